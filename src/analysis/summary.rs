@@ -1,0 +1,279 @@
+//! One summary a run, and one a configuration over its seeds.
+
+use super::statistics::{Interval, bootstrap_median};
+use crate::schema::{GradientRow, ProbeLoad, RunRows, RunStatus, StepPhase, ThroughputPhase, ThroughputRow};
+
+/// The outcome of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunSummary {
+    /// The run.
+    pub run_id: String,
+    /// The level of each factor.
+    pub levels: Vec<String>,
+    /// The seed.
+    pub seed: u64,
+    /// How it ended.
+    pub status: RunStatus,
+    /// Loss on the training split after training; empty if the run diverged.
+    pub train_loss: Option<f64>,
+    /// Accuracy on the training split after training.
+    pub train_accuracy: Option<f64>,
+    /// Loss on the test split after training.
+    pub test_loss: Option<f64>,
+    /// Accuracy on the test split after training.
+    pub test_accuracy: Option<f64>,
+    /// Norm of the weight gradient of the first hidden layer by that of the last, at the first measured step.
+    pub gradient_ratio_first: Option<f64>,
+    /// The same at the last measured step.
+    pub gradient_ratio_last: Option<f64>,
+    /// Decades that the norm of the weight gradient loses from one hidden layer to the one before it, by least
+    /// squares, at the first measured step; empty where a gradient is 0 or not finite.
+    pub decades_lost_per_layer_first: Option<f64>,
+    /// The same at the last measured step.
+    pub decades_lost_per_layer_last: Option<f64>,
+    /// Time of a steady step without the probe, in milliseconds.
+    pub step_time_ms: Option<Interval>,
+    /// Examples a second, steady, without the probe.
+    pub examples_per_second: Option<Interval>,
+    /// Floating-point operations a second, likewise.
+    pub flops_per_second: Option<Interval>,
+    /// Time of a step whose parameters are measured by that of one that is not.
+    pub probe_parameters_ratio: Option<Interval>,
+    /// Time of a step with everything measured that the config asks for by that of one without.
+    pub probe_ratio: Option<Interval>,
+}
+
+impl RunSummary {
+    /// The columns of `summary.csv` after run id, seed and factors.
+    pub const COLUMNS: &'static [&'static str] = &[
+        "status",
+        "diverged_at_step",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "gradient_ratio_first",
+        "gradient_ratio_last",
+        "decades_lost_per_layer_first",
+        "decades_lost_per_layer_last",
+        "step_time_ms_p50",
+        "step_time_ms_p50_low",
+        "step_time_ms_p50_high",
+        "examples_per_second_p50",
+        "examples_per_second_p50_low",
+        "examples_per_second_p50_high",
+        "flops_per_second_p50",
+        "probe_parameters_ratio_p50",
+        "probe_ratio_p50",
+        "probe_ratio_p50_low",
+        "probe_ratio_p50_high",
+    ];
+
+    /// The values of [`RunSummary::COLUMNS`]; a missing one is empty.
+    pub fn fields(&self) -> Vec<String> {
+        let (status, diverged_at_step) = match &self.status {
+            RunStatus::Complete => ("complete", String::new()),
+            RunStatus::Diverged { diverged_at_step } => ("diverged", diverged_at_step.to_string()),
+        };
+        let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+        let part = |interval: Option<Interval>, part: fn(&Interval) -> f64| number(interval.as_ref().map(part));
+        let mut fields = vec![status.to_owned(), diverged_at_step];
+        fields.extend(
+            [
+                self.train_loss,
+                self.train_accuracy,
+                self.test_loss,
+                self.test_accuracy,
+                self.gradient_ratio_first,
+                self.gradient_ratio_last,
+                self.decades_lost_per_layer_first,
+                self.decades_lost_per_layer_last,
+            ]
+            .map(number),
+        );
+        for interval in [self.step_time_ms, self.examples_per_second] {
+            fields.push(part(interval, |interval| interval.median));
+            fields.push(part(interval, |interval| interval.low));
+            fields.push(part(interval, |interval| interval.high));
+        }
+        fields.push(part(self.flops_per_second, |interval| interval.median));
+        fields.push(part(self.probe_parameters_ratio, |interval| interval.median));
+        fields.push(part(self.probe_ratio, |interval| interval.median));
+        fields.push(part(self.probe_ratio, |interval| interval.low));
+        fields.push(part(self.probe_ratio, |interval| interval.high));
+        fields
+    }
+}
+
+/// Summarizes the rows of a run.
+pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus, rows: &RunRows) -> RunSummary {
+    let evaluation = |phase: StepPhase| {
+        let last = rows.steps.iter().rfind(|row| row.phase == phase);
+        // A diverged run has no network after training.
+        last.filter(|_| status == RunStatus::Complete)
+    };
+    let train = evaluation(StepPhase::TrainSplit);
+    let test = evaluation(StepPhase::TestSplit);
+    let measured = |row: Option<&GradientRow>| row.map(|row| row.step);
+    let first = measured(rows.gradients.first()).map(|step| gradient_profile(&rows.gradients, step));
+    let last = measured(rows.gradients.last()).map(|step| gradient_profile(&rows.gradients, step));
+    let steady = |load: ProbeLoad| -> Vec<&ThroughputRow> {
+        let is_steady = |row: &&ThroughputRow| row.phase == ThroughputPhase::Steady && row.probe == load;
+        rows.throughput.iter().filter(is_steady).collect()
+    };
+    let off = steady(ProbeLoad::Off);
+    let of_off =
+        |value: fn(&ThroughputRow) -> f64| bootstrap_median(&off.iter().map(|row| value(row)).collect::<Vec<f64>>());
+    let everything = [ProbeLoad::ParametersAndActivations, ProbeLoad::Parameters, ProbeLoad::Activations]
+        .into_iter()
+        .map(&steady)
+        .find(|rows| !rows.is_empty());
+    RunSummary {
+        run_id: run_id.to_owned(),
+        levels,
+        seed,
+        train_loss: train.and_then(|row| row.loss),
+        train_accuracy: train.and_then(|row| row.accuracy),
+        test_loss: test.and_then(|row| row.loss),
+        test_accuracy: test.and_then(|row| row.accuracy),
+        gradient_ratio_first: first.as_ref().and_then(|profile| first_to_last(profile)),
+        gradient_ratio_last: last.as_ref().and_then(|profile| first_to_last(profile)),
+        decades_lost_per_layer_first: first.as_ref().and_then(|profile| decades_lost_per_layer(profile)),
+        decades_lost_per_layer_last: last.as_ref().and_then(|profile| decades_lost_per_layer(profile)),
+        step_time_ms: of_off(|row| row.elapsed_ms / row.steps as f64),
+        examples_per_second: of_off(|row| row.examples_per_second),
+        flops_per_second: of_off(|row| row.flops_per_second),
+        probe_parameters_ratio: paired_ratio(&off, &steady(ProbeLoad::Parameters)),
+        probe_ratio: everything.and_then(|probed| paired_ratio(&off, &probed)),
+        status,
+    }
+}
+
+/// The median over samples of the time with the probe by the time without it, each pair taken one after the other.
+fn paired_ratio(off: &[&ThroughputRow], probed: &[&ThroughputRow]) -> Option<Interval> {
+    let ms = |row: &ThroughputRow| row.elapsed_ms / row.steps as f64;
+    let ratios: Vec<f64> = off.iter().zip(probed).map(|(off, probed)| ms(probed) / ms(off)).collect();
+    bootstrap_median(&ratios)
+}
+
+/// The norm of each hidden layer's weight gradient at a step, the layer nearest to the input first; `None` where it
+/// is not finite.
+pub fn gradient_profile(gradients: &[GradientRow], step: usize) -> Vec<Option<f64>> {
+    gradients
+        .iter()
+        .filter(|row| row.step == step && row.layer.starts_with("hidden.") && row.parameter.ends_with(".weight"))
+        .map(|row| row.grad_l2)
+        .collect()
+}
+
+fn first_to_last(profile: &[Option<f64>]) -> Option<f64> {
+    match profile {
+        [Some(first), .., Some(last)] if *last > 0.0 => Some(first / last),
+        _ => None,
+    }
+}
+
+/// The slope of log10 of the norm over the layers, by least squares: positive if it shrinks towards the input.
+fn decades_lost_per_layer(profile: &[Option<f64>]) -> Option<f64> {
+    let logs: Vec<f64> =
+        profile.iter().map(|norm| norm.filter(|norm| *norm > 0.0).map(f64::log10)).collect::<Option<_>>()?;
+    if logs.len() < 2 {
+        return None;
+    }
+    let center = (logs.len() - 1) as f64 / 2.0;
+    let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+    let deviations = || logs.iter().enumerate().map(|(layer, log)| (layer as f64 - center, log - mean));
+    let covariance: f64 = deviations().map(|(x, y)| x * y).sum();
+    let variance: f64 = deviations().map(|(x, _)| x * x).sum();
+    Some(covariance / variance)
+}
+
+/// The runs of one configuration: equal levels, different seeds.
+#[derive(Clone, Debug)]
+pub struct Configuration<'a> {
+    /// The level of each factor.
+    pub levels: &'a [String],
+    /// One summary a seed.
+    pub runs: Vec<&'a RunSummary>,
+}
+
+impl Configuration<'_> {
+    /// The values of a quantity over the seeds that have it.
+    pub fn values(&self, quantity: impl Fn(&RunSummary) -> Option<f64>) -> Vec<f64> {
+        self.runs.iter().filter_map(|run| quantity(run)).collect()
+    }
+
+    /// The runs that diverged.
+    pub fn diverged(&self) -> usize {
+        let is_diverged = |run: &&&RunSummary| matches!(run.status, RunStatus::Diverged { .. });
+        self.runs.iter().filter(is_diverged).count()
+    }
+}
+
+/// Groups runs by configuration, in the order of the first run of each.
+pub fn configurations(runs: &[RunSummary]) -> Vec<Configuration<'_>> {
+    let mut configurations: Vec<Configuration<'_>> = Vec::new();
+    for run in runs {
+        match configurations.iter_mut().find(|known| known.levels == run.levels) {
+            Some(known) => known.runs.push(run),
+            None => configurations.push(Configuration { levels: &run.levels, runs: vec![run] }),
+        }
+    }
+    configurations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_that_shrinks_tenfold_a_layer_loses_one_decade_a_layer() {
+        let profile = [Some(1e-5), Some(1e-4), Some(1e-3), Some(1e-2)];
+        assert!((decades_lost_per_layer(&profile).expect("four layers") - 1.0).abs() < 1e-12);
+        assert!((first_to_last(&profile).expect("four layers") - 1e-3).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_gradient_that_is_0_has_a_ratio_of_0_and_no_slope() {
+        let profile = [Some(0.0), Some(1e-3)];
+        assert_eq!((first_to_last(&profile), decades_lost_per_layer(&profile)), (Some(0.0), None));
+        assert_eq!((first_to_last(&[None, Some(1.0)]), decades_lost_per_layer(&[Some(1.0)])), (None, None));
+    }
+
+    #[test]
+    fn the_probe_ratio_pairs_samples_that_were_taken_together() {
+        let row = |sample, elapsed_ms, probe| ThroughputRow {
+            run_id: "r".to_owned(),
+            phase: ThroughputPhase::Steady,
+            sample,
+            steps: 2,
+            elapsed_ms,
+            steps_per_second: 2e3 / elapsed_ms,
+            examples_per_second: 64e3 / elapsed_ms,
+            flops_per_second: 0.0,
+            probe,
+        };
+        // The machine slows down fivefold; the probe costs a tenth throughout.
+        let rows = RunRows {
+            throughput: (0..10)
+                .flat_map(|sample| {
+                    let ms = 10.0 * (1.0 + sample as f64 * 0.5);
+                    [row(sample, ms, ProbeLoad::Off), row(sample, ms * 1.1, ProbeLoad::Parameters)]
+                })
+                .collect(),
+            ..RunRows::default()
+        };
+        let summary = summarize("r", vec![], 1, RunStatus::Complete, &rows);
+        let ratio = summary.probe_ratio.expect("ten pairs");
+        assert!((ratio.median - 1.1).abs() < 1e-9 && (ratio.high - ratio.low).abs() < 1e-9, "{ratio:?}");
+        assert_eq!(summary.probe_parameters_ratio, summary.probe_ratio);
+        assert!((summary.step_time_ms.expect("ten").median - 16.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn fields_and_columns_are_equally_many() {
+        let summary = summarize("r", vec![], 1, RunStatus::Diverged { diverged_at_step: 3 }, &RunRows::default());
+        assert_eq!(summary.fields().len(), RunSummary::COLUMNS.len());
+        assert_eq!(summary.fields()[..3], ["diverged", "3", ""]);
+    }
+}

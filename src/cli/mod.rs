@@ -1,0 +1,94 @@
+//! The command line: one file a subcommand. The only place that parses arguments and prints.
+
+mod devices;
+mod plan;
+mod progress;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::ConfigError;
+use crate::device::DeviceError;
+use crate::record::StoreError;
+
+/// The exit code of a run that was stopped by Ctrl-C, as shells count it.
+const INTERRUPTED: u8 = 130;
+
+/// Benchmark gradient flow: train deep networks, log every layer's gradients and the throughput to CSV.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "\
+Exit codes: 0 done (a network that diverges is a result), 1 a run or a file failed, 2 wrong usage or config,
+130 stopped by Ctrl-C."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an experiment; complete runs are kept and skipped when it is run again
+    Run(run::RunArgs),
+    /// Print the runs of an experiment without running them
+    Plan(plan::PlanArgs),
+    /// List the backends of this build and the adapters of this machine
+    Devices(devices::DevicesArgs),
+    /// Print the table and draw the figures of an experiment again, from its CSV files
+    Report(report::ReportArgs),
+}
+
+/// What names an experiment and a device.
+#[derive(Debug, Args)]
+struct ExperimentArgs {
+    /// The config, a TOML file
+    config: std::path::PathBuf,
+    /// Override a key of the config, such as network.depth=8; replaces a swept list; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// auto, flex, ndarray, wgpu, vulkan or cuda; :INDEX picks one of several adapters. auto takes the first hardware
+    /// GPU, else the CPU
+    #[arg(long, default_value = "auto", value_name = "NAME[:INDEX]")]
+    device: String,
+}
+
+/// Carries out a command.
+///
+/// # Errors
+///
+/// Whatever keeps the command from its end; [`exit_code`] tells the exit code.
+pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(args) => run::execute(&args),
+        Command::Plan(args) => plan::execute(&args),
+        Command::Devices(args) => devices::execute(&args),
+        Command::Report(args) => report::execute(&args),
+    }
+}
+
+/// 2 if the command, the config or the directory has to be changed, 1 if something failed on the way.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_usage = error.is::<ConfigError>()
+        || matches!(
+            error.downcast_ref::<DeviceError>(),
+            Some(DeviceError::Unknown { .. } | DeviceError::NotCompiledIn { .. } | DeviceError::Absent { .. })
+        )
+        || matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Unusable { .. }))
+        || error.is::<report::NothingToReport>();
+    ExitCode::from(if is_usage { 2 } else { 1 })
+}
+
+/// Prints to standard output. A reader that closes the pipe, such as `head`, is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,191 @@
+//! `gradmark run`
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::progress::Progress;
+use super::report::write_report;
+use super::{ExperimentArgs, INTERRUPTED};
+use crate::config::Source;
+use crate::data::{self, Dataset};
+use crate::device::{self, Device};
+use crate::plan::{self, Plan, RunSpec};
+use crate::record::{self, Environment, ExperimentStore, Manifest, StoreError};
+use crate::schema::{RunStatus, SCHEMA_VERSION};
+use crate::train::{self, Control, TrainError};
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    experiment: ExperimentArgs,
+    /// The directory of all results; the experiment's name is added
+    #[arg(long, default_value = "results", value_name = "DIR")]
+    out: PathBuf,
+    /// Run what is there already once more and replace it
+    #[arg(long)]
+    force: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let source = Source::load(&args.experiment.config, &args.experiment.overrides)?;
+    let adapter = device::find(args.experiment.device.parse()?)?;
+    let plan = plan::plan(&source, &adapter.label())?;
+    let store = ExperimentStore::open(&args.out, &plan.experiment)?;
+    let device = device::open(&adapter)?;
+    let stop = stop_on_ctrl_c()?;
+
+    let (kept, due): (Vec<&RunSpec>, Vec<&RunSpec>) =
+        plan.runs.iter().partition(|spec| !args.force && store.has(&spec.run_id));
+    let progress = Progress::new(due.len(), args.quiet);
+    progress.remark(&format!(
+        "{}: {} runs on {}{}",
+        plan.experiment,
+        due.len(),
+        adapter.label(),
+        if adapter.is_software() { ", a software adapter: no measure of a GPU" } else { "" },
+    ));
+    if !kept.is_empty() {
+        progress.remark(&format!("{} complete runs are kept and skipped; --force repeats them", kept.len()));
+    }
+
+    let session = Session {
+        plan: &plan,
+        store: &store,
+        device: &device,
+        environment: Environment::new(&adapter),
+        stop: &stop,
+        progress: &progress,
+    };
+    let mut interrupted = false;
+    for (done, spec) in due.iter().enumerate() {
+        let name = run_name(&plan, spec);
+        match session.run(spec, &name) {
+            Ok(status) => progress.finish_run(done + 1, &name, &outcome(&status)),
+            Err(error) if is_interruption(&error) => {
+                interrupted = true;
+                break;
+            }
+            Err(error) => {
+                progress.end();
+                return Err(error.context(format!("run {} ({name})", spec.run_id)));
+            }
+        }
+    }
+    progress.end();
+
+    let ids: Vec<&str> = plan.runs.iter().map(|spec| spec.run_id.as_str()).collect();
+    let mut runs = record::load_experiment(store.dir())?;
+    let found = runs.len();
+    runs.retain(|run| ids.contains(&run.manifest.run_id.as_str()));
+    runs.sort_by_key(|run| ids.iter().position(|id| *id == run.manifest.run_id));
+    let (shown, others) = (runs.len(), found - runs.len());
+    if !runs.is_empty() {
+        write_report(store.dir(), &runs)?;
+    }
+    if others > 0 && !args.quiet {
+        eprintln!("{others} runs of other configs or devices in {} are left out", store.dir().display());
+    }
+    if interrupted {
+        eprintln!("stopped: {shown} of {} runs are complete; the same command continues", plan.runs.len());
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What all runs of a command share.
+struct Session<'a> {
+    plan: &'a Plan,
+    store: &'a ExperimentStore,
+    device: &'a Device,
+    environment: Environment,
+    stop: &'a AtomicBool,
+    progress: &'a Progress,
+}
+
+impl Session<'_> {
+    /// Makes one run and its files.
+    fn run(&self, spec: &RunSpec, name: &str) -> anyhow::Result<RunStatus> {
+        let dataset: Dataset = data::load(&spec.config.data);
+        let mut files = self.store.begin(&spec.run_id)?;
+        let started = SystemTime::now();
+        self.progress.start_run(name);
+        let control = Control { stop: self.stop, progress: &|done, total| self.progress.step(name, done, total) };
+        // Burn panics where a device is lost in the middle of an operation.
+        let training = AssertUnwindSafe(|| train::run(spec, &dataset, self.device, &mut files, &control));
+        let status = match quietly_catch_unwind(training) {
+            Ok(Ok(status)) => status,
+            Ok(Err(TrainError::Write(source))) => {
+                let path = files.temporary_dir().to_owned();
+                return Err(StoreError::Write { path, source }.into());
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(message) => anyhow::bail!("the device or its driver failed: {message}"),
+        };
+        let manifest = Manifest {
+            schema_version: SCHEMA_VERSION,
+            run_id: spec.run_id.clone(),
+            experiment: self.plan.experiment.clone(),
+            question: self.plan.question.clone(),
+            status: status.clone(),
+            factors: self.plan.factors.iter().cloned().zip(spec.levels.iter().cloned()).collect(),
+            seed: spec.seed,
+            data_sha256: dataset.sha256.to_owned(),
+            config: spec.config.clone(),
+            environment: self.environment.clone(),
+            started_at: humantime::format_rfc3339_millis(started).to_string(),
+            finished_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        };
+        files.commit(&manifest)?;
+        Ok(status)
+    }
+}
+
+/// `depth=4 case=relu seed=3`
+fn run_name(plan: &Plan, spec: &RunSpec) -> String {
+    let factor = |(factor, level): (&String, &String)| format!("{}={level} ", crate::report::short_name(factor));
+    let factors: String = plan.factors.iter().zip(&spec.levels).map(factor).collect();
+    format!("{factors}seed={}", spec.seed)
+}
+
+fn outcome(status: &RunStatus) -> String {
+    match status {
+        RunStatus::Complete => "complete".to_owned(),
+        RunStatus::Diverged { diverged_at_step } => format!("diverged at step {diverged_at_step}"),
+    }
+}
+
+fn is_interruption(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<TrainError>(), Some(TrainError::Interrupted))
+}
+
+/// The first Ctrl-C asks the run to stop after its step; a second one ends the program at once.
+fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let handler = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if handler.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    })
+    .context("Ctrl-C cannot be handled")?;
+    Ok(stop)
+}
+
+/// Runs what may panic; a panic becomes its message, and prints nothing.
+fn quietly_catch_unwind<T>(work: impl FnOnce() -> T + std::panic::UnwindSafe) -> Result<T, String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = std::panic::catch_unwind(work);
+    std::panic::set_hook(hook);
+    outcome.map_err(|panic| crate::panic_message(&*panic))
+}

@@ -1,0 +1,204 @@
+//! The summaries in one pass on the CPU.
+//!
+//! Sums run over a fixed number of lanes and a fixed length of chunk, so that the result depends neither on the
+//! number of threads nor on the vector instructions of the machine.
+
+use burn::backend::Flex;
+use burn::tensor::Tensor;
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::{FlatParts, Norm};
+
+/// Independent partial sums, so that the compiler can use vector instructions.
+const LANES: usize = 16;
+
+/// Elements that one task takes; a shorter tensor is summed by the calling thread.
+const CHUNK: usize = 1 << 15;
+
+/// Calls `reader` with the elements of a tensor of the flex backend, row by row; `None` for other backends and for
+/// elements that are not f32.
+fn with_elements<const D: usize, R>(tensor: &Tensor<D>, reader: impl FnOnce(&[f32]) -> R) -> Option<R> {
+    let primitive = tensor.clone().try_into_primitive::<Flex>().ok()?;
+    match primitive.as_slice::<f32>() {
+        Some(elements) => Some(reader(elements)),
+        None => primitive.to_contiguous().as_slice::<f32>().map(reader),
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    max_abs: f32,
+    square_sum: f64,
+    zeros: u64,
+    nonfinite: u64,
+}
+
+impl Sums {
+    fn merge(self, other: Self) -> Self {
+        Self {
+            max_abs: self.max_abs.max(other.max_abs),
+            square_sum: self.square_sum + other.square_sum,
+            zeros: self.zeros + other.zeros,
+            nonfinite: self.nonfinite + other.nonfinite,
+        }
+    }
+}
+
+/// Adds up chunks in their order, on all threads if there are several.
+fn in_chunks<S: Copy + Send>(
+    length: usize,
+    sum: impl Fn(std::ops::Range<usize>) -> S + Sync,
+    merge: impl Fn(S, S) -> S,
+) -> S {
+    if length <= CHUNK {
+        return sum(0..length);
+    }
+    let chunks = length.div_ceil(CHUNK);
+    let parts: Vec<S> =
+        (0..chunks).into_par_iter().map(|chunk| sum(chunk * CHUNK..length.min((chunk + 1) * CHUNK))).collect();
+    parts[1..].iter().fold(parts[0], |total, part| merge(total, *part))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn finite_sums(elements: &[f32]) -> Sums {
+    let mut max_abs = [0.0_f32; LANES];
+    let mut square_sum = [0.0_f64; LANES];
+    let mut zeros = [0_u32; LANES];
+    let mut nonfinite = [0_u32; LANES];
+    let (chunks, rest) = elements.as_chunks::<LANES>();
+    let mut add = |lane: usize, x: f32| {
+        let finite = x.abs() <= f32::MAX;
+        let magnitude = if finite { x.abs() } else { 0.0 };
+        max_abs[lane] = if magnitude > max_abs[lane] { magnitude } else { max_abs[lane] };
+        square_sum[lane] += f64::from(magnitude) * f64::from(magnitude);
+        zeros[lane] += u32::from(x == 0.0);
+        nonfinite[lane] += u32::from(!finite);
+    };
+    for chunk in chunks {
+        for lane in 0..LANES {
+            add(lane, chunk[lane]);
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        add(lane, *x);
+    }
+    Sums {
+        max_abs: max_abs.into_iter().fold(0.0, f32::max),
+        square_sum: square_sum.iter().sum(),
+        zeros: zeros.iter().map(|count| u64::from(*count)).sum(),
+        nonfinite: nonfinite.iter().map(|count| u64::from(*count)).sum(),
+    }
+}
+
+/// The norms of `before` and of `after - before`, each as largest element and sum of squares.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn update_sums(before: &[f32], after: &[f32]) -> [(f32, f64); 2] {
+    let mut max_abs = [[0.0_f32; LANES]; 2];
+    let mut square_sum = [[0.0_f64; LANES]; 2];
+    let mut add = |lane: usize, before: f32, after: f32| {
+        for (kind, x) in [before, after - before].into_iter().enumerate() {
+            let magnitude = x.abs();
+            max_abs[kind][lane] = if magnitude > max_abs[kind][lane] { magnitude } else { max_abs[kind][lane] };
+            square_sum[kind][lane] += f64::from(magnitude) * f64::from(magnitude);
+        }
+    };
+    let (chunks_before, rest_before) = before.as_chunks::<LANES>();
+    let (chunks_after, rest_after) = after.as_chunks::<LANES>();
+    for (before, after) in chunks_before.iter().zip(chunks_after) {
+        for lane in 0..LANES {
+            add(lane, before[lane], after[lane]);
+        }
+    }
+    for (lane, (before, after)) in rest_before.iter().zip(rest_after).enumerate() {
+        add(lane, *before, *after);
+    }
+    [0, 1].map(|kind| (max_abs[kind].into_iter().fold(0.0, f32::max), square_sum[kind].iter().sum()))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn add_rows(elements: &[f32], columns: usize, sums: &mut [f64]) {
+    for row in elements.chunks_exact(columns) {
+        for (sum, x) in sums.iter_mut().zip(row) {
+            *sum += f64::from(*x);
+        }
+    }
+}
+
+/// Sum, sum of squares, saturated count; and for each unit the largest absolute activation.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn activation_sums(elements: &[f32], flat: FlatParts, largest: &mut [f32]) -> (f64, f64, u64) {
+    let mut sum = [0.0_f64; LANES];
+    let mut square_sum = [0.0_f64; LANES];
+    let mut saturated = [0_u32; LANES];
+    for row in elements.chunks_exact(largest.len()) {
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        let mut add = |lane: usize, x: f32| {
+            sum[lane] += f64::from(x);
+            square_sum[lane] += f64::from(x) * f64::from(x);
+            saturated[lane] += u32::from(x <= flat.low) + u32::from(x >= flat.high);
+        };
+        for chunk in chunks {
+            for lane in 0..LANES {
+                add(lane, chunk[lane]);
+            }
+        }
+        for (lane, x) in rest.iter().enumerate() {
+            add(lane, *x);
+        }
+        for (largest, x) in largest.iter_mut().zip(row) {
+            // Written so that NaN counts as alive.
+            *largest = if x.abs() <= *largest { *largest } else { x.abs() };
+        }
+    }
+    (sum.iter().sum(), square_sum.iter().sum(), saturated.iter().map(|count| u64::from(*count)).sum())
+}
+
+pub fn gradient_summary<const D: usize>(gradient: &Tensor<D>) -> Option<Vec<f64>> {
+    with_elements(gradient, |elements| {
+        let sums = in_chunks(elements.len(), |range| finite_sums(&elements[range]), Sums::merge);
+        let [max_abs, relative] = Norm::from_square_sum(sums.max_abs, sums.square_sum);
+        vec![max_abs, relative, 0.0, sums.zeros as f64, 0.0, sums.nonfinite as f64]
+    })
+}
+
+pub fn update_summary<const D: usize>(before: &Tensor<D>, after: &Tensor<D>) -> Option<Vec<f64>> {
+    with_elements(before, |before| {
+        with_elements(after, |after| {
+            let sums = in_chunks(
+                before.len(),
+                |range| update_sums(&before[range.clone()], &after[range]),
+                |a, b| [0, 1].map(|kind: usize| (a[kind].0.max(b[kind].0), a[kind].1 + b[kind].1)),
+            );
+            sums.iter().flat_map(|(max_abs, square_sum)| Norm::from_square_sum(*max_abs, *square_sum)).collect()
+        })
+    })?
+}
+
+pub fn delta_summary(delta: &Tensor<2>) -> Option<Vec<f64>> {
+    let [_, units] = delta.dims();
+    with_elements(delta, |elements| {
+        let mut batch_sum = vec![0.0_f64; units];
+        add_rows(elements, units, &mut batch_sum);
+        let sums = in_chunks(elements.len(), |range| finite_sums(&elements[range]), Sums::merge);
+        let not_finite = if sums.nonfinite > 0 { f64::NAN } else { 0.0 };
+        let [max_abs, relative] = Norm::from_square_sum(sums.max_abs, sums.square_sum);
+        let largest = batch_sum.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+        let divisor = if largest > 0.0 { largest } else { 1.0 };
+        let batch_relative: f64 = batch_sum.iter().map(|x| (x / divisor).powi(2)).sum();
+        vec![max_abs, relative + not_finite, largest, batch_relative]
+    })
+}
+
+pub fn activation_summary(activation: &Tensor<2>, flat: FlatParts) -> Option<Vec<f64>> {
+    let [_, units] = activation.dims();
+    with_elements(activation, |elements| {
+        let mut largest = vec![0.0_f32; units];
+        let (sum, square_sum, saturated) = activation_sums(elements, flat, &mut largest);
+        let count = elements.len() as f64;
+        let mean = sum / count;
+        let variance = (square_sum / count - mean * mean).max(0.0);
+        let dead = largest.iter().filter(|x| **x == 0.0).count();
+        vec![mean, variance.sqrt(), saturated as f64 / count, dead as f64 / units as f64]
+    })
+}

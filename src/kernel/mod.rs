@@ -1,0 +1,13 @@
+//! Fused operations, each beside its stock form.
+//!
+//! The stock form is written with Burn's tensor operations and runs on every device. The fused form is taken where
+//! the backend has one; a test holds the two to the same numbers.
+
+#[cfg(feature = "flex")]
+mod flex;
+mod summary;
+
+pub use summary::{
+    ActivationSummary, DeltaSummary, FlatParts, GradientSummary, Norm, Reading, UpdateSummary, activation_summary,
+    delta_summary, gradient_summary, update_summary, values_of,
+};

@@ -1,0 +1,316 @@
+//! One pass over a tensor that leaves a handful of numbers.
+//!
+//! Norms are right for elements from 1e-38 to 1e38: a sum of squares would overflow above 1.8e19 and vanish below
+//! 1e-23, so the elements are divided by the largest one first, and the norm is finished in f64 on the host.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+/// Numbers that a device owes. On the CPU they are there at once; elsewhere they stay on the device, so that one
+/// transfer can bring many.
+#[derive(Debug)]
+pub enum Reading {
+    /// Already on the host.
+    Host(Vec<f64>),
+    /// A vector on the device.
+    Device(Tensor<1>),
+}
+
+/// The Euclidean norm of a vector as its largest absolute element and the sum of squares relative to that.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// The largest absolute element.
+    pub max_abs: f64,
+    /// The sum of (x / `max_abs`)^2; 0 for a vector of zeros.
+    pub scaled_square_sum: f64,
+}
+
+impl Norm {
+    /// The norm, or `None` if an element is not finite.
+    pub fn l2(self) -> Option<f64> {
+        let norm = self.max_abs * self.scaled_square_sum.sqrt();
+        norm.is_finite().then_some(norm)
+    }
+
+    /// The root mean square of `count` elements, or `None` if one is not finite.
+    pub fn rms(self, count: usize) -> Option<f64> {
+        self.l2().map(|norm| norm / (count as f64).sqrt())
+    }
+
+    /// From a sum of squares in f64, which neither overflows nor vanishes for f32 elements.
+    pub(super) fn from_square_sum(max_abs: f32, square_sum: f64) -> [f64; 2] {
+        let max_abs = f64::from(max_abs);
+        let relative = if max_abs > 0.0 { square_sum / (max_abs * max_abs) } else { square_sum };
+        [max_abs, relative]
+    }
+}
+
+/// What is read of a gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GradientSummary {
+    /// Its norm, over the finite elements.
+    pub norm: Norm,
+    /// Elements that are exactly 0.
+    pub zeros: u64,
+    /// Elements that are infinite or not a number.
+    pub nonfinite: u64,
+}
+
+/// What is read of a parameter and its update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpdateSummary {
+    /// The norm of the parameter before the update.
+    pub weight: Norm,
+    /// The norm of the difference that the update made.
+    pub update: Norm,
+}
+
+/// What is read of a delta `[batch, units]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeltaSummary {
+    /// The norm over all examples and units.
+    pub delta: Norm,
+    /// The norm of the sum over the batch.
+    pub batch_sum: Norm,
+}
+
+/// What is read of the activations `[batch, units]` of a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ActivationSummary {
+    /// Mean over examples and units.
+    pub mean: f64,
+    /// Standard deviation over examples and units.
+    pub std: f64,
+    /// Fraction of the activations in the flat parts.
+    pub saturated_fraction: f64,
+    /// Fraction of the units that are 0 for all examples.
+    pub dead_fraction: f64,
+}
+
+/// Where an activation function counts as flat: at or below `low`, and at or above `high`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FlatParts {
+    /// Activations up to this are saturated.
+    pub low: f32,
+    /// Activations from this on are saturated.
+    pub high: f32,
+}
+
+impl GradientSummary {
+    /// From the numbers of [`gradient_summary`].
+    pub fn from_reading(values: &[f64]) -> Self {
+        let count = |high: f64, low: f64| (high * COUNT_BASE + low) as u64;
+        Self {
+            norm: norm(values[0], values[1]),
+            zeros: count(values[2], values[3]),
+            nonfinite: count(values[4], values[5]),
+        }
+    }
+}
+
+impl UpdateSummary {
+    /// From the numbers of [`update_summary`].
+    pub fn from_reading(values: &[f64]) -> Self {
+        Self { weight: norm(values[0], values[1]), update: norm(values[2], values[3]) }
+    }
+}
+
+impl DeltaSummary {
+    /// From the numbers of [`delta_summary`].
+    pub fn from_reading(values: &[f64]) -> Self {
+        Self { delta: norm(values[0], values[1]), batch_sum: norm(values[2], values[3]) }
+    }
+}
+
+impl ActivationSummary {
+    /// From the numbers of [`activation_summary`].
+    pub fn from_reading(values: &[f64]) -> Self {
+        Self { mean: values[0], std: values[1], saturated_fraction: values[2], dead_fraction: values[3] }
+    }
+}
+
+fn norm(max_abs: f64, scaled_square_sum: f64) -> Norm {
+    Norm { max_abs, scaled_square_sum }
+}
+
+/// Summarizes a gradient of any shape; see [`GradientSummary::from_reading`].
+pub fn gradient_summary<const D: usize>(gradient: Tensor<D>) -> Reading {
+    #[cfg(feature = "flex")]
+    if let Some(values) = super::flex::gradient_summary(&gradient) {
+        return Reading::Host(values);
+    }
+    Reading::Device(stock_gradient_summary(gradient))
+}
+
+/// Summarizes a parameter before and after an update, of equal shapes; see [`UpdateSummary::from_reading`].
+pub fn update_summary<const D: usize>(before: Tensor<D>, after: Tensor<D>) -> Reading {
+    #[cfg(feature = "flex")]
+    if let Some(values) = super::flex::update_summary(&before, &after) {
+        return Reading::Host(values);
+    }
+    Reading::Device(stock_update_summary(before, after))
+}
+
+/// Summarizes a delta `[batch, units]`; see [`DeltaSummary::from_reading`].
+pub fn delta_summary(delta: Tensor<2>) -> Reading {
+    #[cfg(feature = "flex")]
+    if let Some(values) = super::flex::delta_summary(&delta) {
+        return Reading::Host(values);
+    }
+    Reading::Device(stock_delta_summary(delta))
+}
+
+/// Summarizes activations `[batch, units]`; see [`ActivationSummary::from_reading`].
+pub fn activation_summary(activation: Tensor<2>, flat: FlatParts) -> Reading {
+    #[cfg(feature = "flex")]
+    if let Some(values) = super::flex::activation_summary(&activation, flat) {
+        return Reading::Host(values);
+    }
+    Reading::Device(stock_activation_summary(activation, flat))
+}
+
+/// Counts travel as two numbers of this base, because an f32 holds whole numbers only up to 2^24.
+const COUNT_BASE: f64 = 65536.0;
+
+fn stock_gradient_summary<const D: usize>(gradient: Tensor<D>) -> Tensor<1> {
+    let finite = gradient.clone().is_finite();
+    let zeros = count(gradient.clone().equal_elem(0.0).int());
+    let nonfinite = count(finite.clone().bool_not().int());
+    Tensor::cat(vec![stock_norm(gradient.mask_fill(finite.bool_not(), 0.0)), zeros, nonfinite], 0)
+}
+
+fn stock_update_summary<const D: usize>(before: Tensor<D>, after: Tensor<D>) -> Tensor<1> {
+    let update = after - before.clone();
+    Tensor::cat(vec![stock_norm(before), stock_norm(update)], 0)
+}
+
+fn stock_delta_summary(delta: Tensor<2>) -> Tensor<1> {
+    let batch_sum = delta.clone().sum_dim(0);
+    Tensor::cat(vec![stock_norm(delta), stock_norm(batch_sum)], 0)
+}
+
+fn stock_activation_summary(activation: Tensor<2>, flat: FlatParts) -> Tensor<1> {
+    let mean = activation.clone().mean();
+    let deviation = activation.clone() - mean.clone().unsqueeze();
+    let std = deviation.square().mean().sqrt();
+    let below = activation.clone().lower_equal_elem(flat.low).float().mean();
+    let above = activation.clone().greater_equal_elem(flat.high).float().mean();
+    let largest = activation.abs().max_dim(0);
+    let dead = largest.equal_elem(0.0).float().mean();
+    Tensor::cat(vec![mean, std, below + above, dead], 0)
+}
+
+/// `[max |x|, sum (x / max |x|)^2]`
+fn stock_norm<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let max_abs = x.clone().abs().max();
+    let divisor = max_abs.clone().mask_fill(max_abs.clone().equal_elem(0.0), 1.0);
+    let square_sum = (x / divisor.unsqueeze()).square().sum();
+    Tensor::cat(vec![max_abs, square_sum], 0)
+}
+
+/// The sum of zeros and ones as `[high, low]`.
+fn count<const D: usize>(ones: Tensor<D, Int>) -> Tensor<1> {
+    let total = ones.sum();
+    let high = total.clone().div_scalar(COUNT_BASE as i32);
+    let low = total - high.clone().mul_scalar(COUNT_BASE as i32);
+    Tensor::cat(vec![high.float(), low.float()], 0)
+}
+
+/// The numbers of a vector that has been read, as f64.
+pub fn values_of(data: &TensorData) -> Vec<f64> {
+    data.iter::<f64>().collect()
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    fn tensor(values: &[f32], columns: usize) -> Tensor<2> {
+        let shape = [values.len() / columns, columns];
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
+    }
+
+    fn read(reading: Reading) -> Vec<f64> {
+        match reading {
+            Reading::Host(values) => values,
+            Reading::Device(tensor) => values_of(&tensor.into_data()),
+        }
+    }
+
+    fn samples() -> Vec<f32> {
+        // 67 columns and 41 rows: no multiple of any vector length.
+        (0..41 * 67).map(|i| ((i * 7919) % 1013) as f32 / 100.0 - 5.0).collect()
+    }
+
+    fn assert_close(fused: &[f64], stock: &[f64]) {
+        assert_eq!(fused.len(), stock.len());
+        for (a, b) in fused.iter().zip(stock) {
+            assert!((a - b).abs() <= 2e-6 * a.abs().max(1e-30), "{fused:?} against {stock:?}");
+        }
+    }
+
+    #[test]
+    fn fused_and_stock_summaries_agree() {
+        let x = tensor(&samples(), 67);
+        let y = x.clone() * 0.5 + 0.25;
+        let rectified = burn::tensor::activation::relu(x.clone() - 4.9);
+        let flat = FlatParts { low: 0.0, high: f32::INFINITY };
+        assert_close(&read(gradient_summary(x.clone())), &values_of(&stock_gradient_summary(x.clone()).into_data()));
+        assert_close(
+            &read(update_summary(x.clone(), y.clone())),
+            &values_of(&stock_update_summary(x.clone(), y).into_data()),
+        );
+        assert_close(&read(delta_summary(x.clone())), &values_of(&stock_delta_summary(x).into_data()));
+        assert_close(
+            &read(activation_summary(rectified.clone(), flat)),
+            &values_of(&stock_activation_summary(rectified, flat).into_data()),
+        );
+    }
+
+    #[test]
+    fn summaries_of_a_view_read_the_view_and_not_the_storage_under_it() {
+        let x = tensor(&samples(), 67);
+        let view = x.clone().slice([3..9, 10..40]);
+        let copy = Tensor::<2>::from_data(view.to_data(), &Device::flex());
+        assert_eq!(read(gradient_summary(view.clone())), read(gradient_summary(copy.clone())));
+        let transposed = Tensor::<2>::from_data(copy.clone().transpose().to_data(), &Device::flex());
+        assert_eq!(read(delta_summary(copy.transpose())), read(delta_summary(transposed)));
+    }
+
+    #[test]
+    fn norms_are_right_from_1e_minus_38_to_1e38() {
+        for magnitude in [1e-38_f32, 1e-30, 1e-20, 1.0, 1e20, 1e38] {
+            let x = tensor(&[magnitude; 12], 4);
+            let expected = f64::from(magnitude) * 12f64.sqrt();
+            for values in [read(gradient_summary(x.clone())), values_of(&stock_gradient_summary(x).into_data())] {
+                let summary = GradientSummary::from_reading(&values);
+                let norm = summary.norm.l2().expect("finite");
+                assert!((norm / expected - 1.0).abs() < 1e-6, "{magnitude:e}: {norm:e}, expected {expected:e}");
+                assert_eq!((summary.zeros, summary.nonfinite), (0, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_and_values_that_are_not_finite_are_counted() {
+        let x = tensor(&[0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.0, 4.0, 0.0], 4);
+        for values in [read(gradient_summary(x.clone())), values_of(&stock_gradient_summary(x.clone()).into_data())] {
+            let summary = GradientSummary::from_reading(&values);
+            assert_eq!((summary.zeros, summary.nonfinite), (3, 3));
+            assert_eq!(summary.norm.l2(), Some(5.0));
+        }
+        let update = UpdateSummary::from_reading(&read(update_summary(x.clone(), x)));
+        assert_eq!((update.weight.l2(), update.update.l2()), (None, None));
+    }
+
+    #[test]
+    fn a_unit_that_is_zero_for_all_examples_is_dead() {
+        let activation = tensor(&[0.0, 1.0, 0.0, 2.0, 0.0, 0.0], 2);
+        let flat = FlatParts { low: 0.0, high: f32::INFINITY };
+        let summary = ActivationSummary::from_reading(&read(activation_summary(activation, flat)));
+        assert_eq!(summary.dead_fraction, 0.5);
+        assert!((summary.saturated_fraction - 4.0 / 6.0).abs() < 1e-7);
+        assert!((summary.mean - 0.5).abs() < 1e-7);
+    }
+}

@@ -1,0 +1,37 @@
+//! A fully connected layer without its activation function.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use super::initializer;
+use crate::config::NetworkConfig;
+
+/// `z = x W + b`
+#[derive(Module, Debug)]
+pub struct Dense {
+    /// `[inputs, outputs]`
+    pub weight: Param<Tensor<2>>,
+    /// `[outputs]`, or none.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Dense {
+    /// Draws a layer; `path` names its stream of random numbers, such as `hidden.3`.
+    pub fn init(config: &NetworkConfig, inputs: usize, outputs: usize, seed: u64, path: &str, device: &Device) -> Self {
+        let weight = initializer::weight(config, inputs, outputs, seed, &format!("{path}.weight"));
+        let bias = initializer::bias(config, outputs, seed, &format!("{path}.bias"));
+        Self { weight: Param::from_data(weight, device), bias: bias.map(|bias| Param::from_data(bias, device)) }
+    }
+
+    /// # Shapes
+    ///
+    /// - x: `[batch, inputs]`
+    /// - returns: `[batch, outputs]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let product = x.matmul(self.weight.val());
+        match &self.bias {
+            Some(bias) => product + bias.val().unsqueeze(),
+            None => product,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! From a config to the list of its runs. Pure: nothing is read, opened or run.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::config::{Assignment, ConfigError, Level, RunConfig, Source};
+use crate::schema::SCHEMA_VERSION;
+
+/// An experiment, ready to run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The name of the experiment, which names the directory of its results.
+    pub experiment: String,
+    /// The question that it answers.
+    pub question: String,
+    /// The names of the swept factors, in the order of [`RunSpec::levels`].
+    pub factors: Vec<String>,
+    /// The runs: every configuration with every seed, seeds innermost.
+    pub runs: Vec<RunSpec>,
+}
+
+/// One run: a configuration and a seed on a device.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunSpec {
+    /// 16 hexadecimal digits that stand for the config, the seed, the device and the schema version.
+    pub run_id: String,
+    /// The level of each factor, as text.
+    pub levels: Vec<String>,
+    /// The seed of weights, biases and batches.
+    pub seed: u64,
+    /// The resolved config.
+    pub config: RunConfig,
+}
+
+/// Expands a config into its runs on the device with the given label (backend and adapter name).
+///
+/// # Errors
+///
+/// The first config of the sweep that is not valid, before anything has started.
+pub fn plan(source: &Source, device_label: &str) -> Result<Plan, ConfigError> {
+    let experiment = source.experiment();
+    let mut runs = Vec::new();
+    for levels in product(source) {
+        let config = source.resolve(&Assignment { levels: levels.clone() })?;
+        for &seed in &experiment.seeds {
+            runs.push(RunSpec {
+                run_id: run_id(&config, seed, device_label),
+                levels: levels.iter().map(|level| level.label.clone()).collect(),
+                seed,
+                config: config.clone(),
+            });
+        }
+    }
+    Ok(Plan {
+        experiment: experiment.name.clone(),
+        question: experiment.question.clone(),
+        factors: source.factors().iter().map(|factor| factor.name.clone()).collect(),
+        runs,
+    })
+}
+
+/// Every choice of one level of each factor; the first factor varies slowest.
+fn product(source: &Source) -> Vec<Vec<&Level>> {
+    let mut choices = vec![Vec::new()];
+    for factor in source.factors() {
+        choices = choices
+            .into_iter()
+            .flat_map(|choice| {
+                factor.levels.iter().map(move |level| {
+                    let mut longer: Vec<&Level> = choice.clone();
+                    longer.push(level);
+                    longer
+                })
+            })
+            .collect();
+    }
+    choices
+}
+
+/// The device is part of the id: the same config on another device is another run, with other rows.
+fn run_id(config: &RunConfig, seed: u64, device_label: &str) -> String {
+    // serde writes the fields in the order of the struct, so the text is canonical.
+    let canonical = serde_json::json!({
+        "schema_version": SCHEMA_VERSION,
+        "seed": seed,
+        "device": device_label,
+        "config": config,
+    });
+    let digest = Sha256::digest(canonical.to_string().as_bytes());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const TEXT: &str = "[experiment]\nname = \"t\"\nseeds = [4, 9]\n[network]\nwidth = 3\nweight_init = \"lecun\"\nactivation = \"tanh\"\n[training]\nlearning_rate = 0.1\nsteps = 1\n[sweep]\nnetwork.depth = [2, 4, 8]\ntraining.momentum = [0.0, 0.9]\n";
+
+    fn example(overrides: &[&str], device: &str) -> Plan {
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        let source = Source::parse(Path::new("c.toml"), TEXT, &overrides).expect("valid");
+        plan(&source, device).expect("valid")
+    }
+
+    #[test]
+    fn the_product_of_the_factors_is_run_with_every_seed() {
+        let plan = example(&[], "flex");
+        assert_eq!(plan.factors, ["network.depth", "training.momentum"]);
+        assert_eq!(plan.runs.len(), 3 * 2 * 2);
+        assert_eq!(plan.runs[3].levels, ["2", "0.9"]);
+        assert_eq!((plan.runs[3].seed, plan.runs[3].config.training.momentum), (9, 0.9));
+    }
+
+    #[test]
+    fn a_run_id_depends_on_config_seed_and_device_and_on_nothing_else() {
+        let ids = |plan: &Plan| plan.runs.iter().map(|run| run.run_id.clone()).collect::<Vec<_>>();
+        let plan = example(&[], "flex");
+        let mut unique = ids(&plan);
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), plan.runs.len());
+        assert_eq!(ids(&plan), ids(&example(&["experiment.name=other"], "flex")));
+        assert_ne!(ids(&plan)[0], ids(&example(&[], "wgpu"))[0]);
+        assert_ne!(ids(&plan)[0], ids(&example(&["network.width=4"], "flex"))[0]);
+    }
+}

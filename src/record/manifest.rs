@@ -1,0 +1,43 @@
+//! `manifest.json`: what a run was, and how it ended.
+
+use serde::{Deserialize, Serialize};
+
+use super::Environment;
+use crate::config::RunConfig;
+use crate::schema::RunStatus;
+
+/// The manifest of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`crate::schema::SCHEMA_VERSION`] at the time of the run.
+    pub schema_version: u32,
+    /// The run.
+    pub run_id: String,
+    /// The experiment.
+    pub experiment: String,
+    /// The question of the experiment.
+    pub question: String,
+    /// How the run ended.
+    #[serde(flatten)]
+    pub status: RunStatus,
+    /// The swept factors in their order, each with its level in this run.
+    pub factors: Vec<(String, String)>,
+    /// The seed.
+    pub seed: u64,
+    /// The SHA-256 of the data set.
+    pub data_sha256: String,
+    /// The resolved config.
+    pub config: RunConfig,
+    /// The machine and the build.
+    pub environment: Environment,
+    /// When the run started, in UTC.
+    pub started_at: String,
+    /// When it ended, in UTC.
+    pub finished_at: String,
+}
+
+/// The part of a manifest that every version of the schema has.
+#[derive(Deserialize)]
+pub(super) struct ManifestVersion {
+    pub schema_version: u32,
+}

@@ -1,0 +1,443 @@
+//! The directory of an experiment: one directory a run.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::StoreError;
+use super::manifest::{Manifest, ManifestVersion};
+use crate::schema::{ActivationRow, GradientRow, RowSink, RunRows, SCHEMA_VERSION, StepRow, ThroughputRow};
+
+const MANIFEST: &str = "manifest.json";
+const LOCK: &str = ".lock";
+const TEMPORARY_PREFIX: &str = ".tmp-";
+const REPLACED_PREFIX: &str = ".old-";
+
+/// The results of an experiment, open for writing by this process alone.
+#[derive(Debug)]
+pub struct ExperimentStore {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// A run that was read back.
+#[derive(Clone, Debug)]
+pub struct RunRecord {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its rows.
+    pub rows: RunRows,
+}
+
+impl ExperimentStore {
+    /// Opens `<out>/<experiment>` and makes it if it is not there; removes what killed runs have left.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written, if another process writes it, or if it holds runs of another schema version.
+    pub fn open(out: &Path, experiment: &str) -> Result<Self, StoreError> {
+        let dir = out.join(experiment);
+        let mend = "name a directory that you can write with --out";
+        fs::create_dir_all(&dir)
+            .map_err(|error| StoreError::unusable(&dir, format!("cannot be made: {error}"), mend))?;
+        let lock_path = dir.join(LOCK);
+        let lock = File::create(&lock_path)
+            .map_err(|error| StoreError::unusable(&dir, format!("cannot be written: {error}"), mend))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::unusable(
+                    &dir,
+                    "another gradmark is writing there",
+                    "wait for it, or name another directory with --out",
+                ));
+            }
+            // Some network file systems have no locks: then nothing guards against a second writer.
+            Err(TryLockError::Error(_)) => {}
+        }
+        remove_leftovers(&dir)?;
+        for run in run_directories(&dir)? {
+            check_version(&run)?;
+        }
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// The directory of the experiment.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether a run is there, complete or diverged.
+    pub fn has(&self, run_id: &str) -> bool {
+        self.dir.join(run_id).join(MANIFEST).is_file()
+    }
+
+    /// Starts the files of a run under a temporary name.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be made.
+    pub fn begin(&self, run_id: &str) -> Result<PendingRun, StoreError> {
+        let temporary = self.dir.join(format!("{TEMPORARY_PREFIX}{run_id}"));
+        fs::create_dir(&temporary).map_err(StoreError::write(&temporary))?;
+        Ok(PendingRun {
+            target: self.dir.join(run_id),
+            replaced: self.dir.join(format!("{REPLACED_PREFIX}{run_id}")),
+            gradients: Table::new(&temporary, "gradients.csv"),
+            activations: Table::new(&temporary, "activations.csv"),
+            steps: Table::new(&temporary, "steps.csv"),
+            throughput: Table::new(&temporary, "throughput.csv"),
+            temporary,
+        })
+    }
+}
+
+/// The files of a run that is not complete. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct PendingRun {
+    temporary: PathBuf,
+    target: PathBuf,
+    replaced: PathBuf,
+    gradients: Table,
+    activations: Table,
+    steps: Table,
+    throughput: Table,
+}
+
+impl PendingRun {
+    /// Writes the manifest and gives the run its final name. An earlier run of that name is replaced.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be written; then nothing stands under the final name that did not stand there before.
+    pub fn commit(mut self, manifest: &Manifest) -> Result<(), StoreError> {
+        for table in [&mut self.gradients, &mut self.activations, &mut self.steps, &mut self.throughput] {
+            table.close().map_err(StoreError::write(&table.path))?;
+        }
+        let path = self.temporary.join(MANIFEST);
+        let write = || -> io::Result<()> {
+            let mut text = serde_json::to_string_pretty(manifest)?;
+            text.push('\n');
+            fs::write(&path, text)?;
+            File::open(&path)?.sync_all()
+        };
+        write().map_err(StoreError::write(&path))?;
+        if self.target.exists() {
+            fs::rename(&self.target, &self.replaced).map_err(StoreError::write(&self.target))?;
+        }
+        fs::rename(&self.temporary, &self.target).map_err(StoreError::write(&self.target))?;
+        if self.replaced.exists() {
+            fs::remove_dir_all(&self.replaced).map_err(StoreError::write(&self.replaced))?;
+        }
+        Ok(())
+    }
+
+    /// The directory that the files are in until they are complete.
+    pub fn temporary_dir(&self) -> &Path {
+        &self.temporary
+    }
+}
+
+impl Drop for PendingRun {
+    fn drop(&mut self) {
+        if self.temporary.exists() {
+            // There is nobody left to tell; the next run removes it again.
+            let _ = fs::remove_dir_all(&self.temporary);
+        }
+    }
+}
+
+impl RowSink for PendingRun {
+    fn gradients(&mut self, rows: Vec<GradientRow>) -> io::Result<()> {
+        self.gradients.write(&rows)
+    }
+    fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()> {
+        self.activations.write(&rows)
+    }
+    fn steps(&mut self, rows: Vec<StepRow>) -> io::Result<()> {
+        self.steps.write(&rows)
+    }
+    fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {
+        self.throughput.write(&rows)
+    }
+}
+
+/// A CSV file that is made with its first row.
+#[derive(Debug)]
+struct Table {
+    path: PathBuf,
+    writer: Option<csv::Writer<File>>,
+}
+
+impl Table {
+    fn new(dir: &Path, name: &str) -> Self {
+        Self { path: dir.join(name), writer: None }
+    }
+
+    fn write<R: Serialize>(&mut self, rows: &[R]) -> io::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(csv::Writer::from_writer(File::create(&self.path)?)),
+        };
+        for row in rows {
+            writer.serialize(row).map_err(io::Error::from)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        match self.writer.take() {
+            None => Ok(()),
+            Some(mut writer) => {
+                writer.flush()?;
+                let file = writer.into_inner().map_err(|error| io::Error::from(error.error().kind()))?;
+                file.sync_all()
+            }
+        }
+    }
+}
+
+/// Reads every run of an experiment's directory, in the order of their ids.
+///
+/// # Errors
+///
+/// If the directory or a file in it cannot be read, is not what gradmark writes, or is of another schema version.
+pub fn load_experiment(dir: &Path) -> Result<Vec<RunRecord>, StoreError> {
+    let runs = run_directories(dir)?;
+    runs.iter().map(|run| load_run(run)).collect()
+}
+
+fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
+    check_version(run)?;
+    let path = run.join(MANIFEST);
+    let manifest = read_json(&path)?;
+    Ok(RunRecord {
+        manifest,
+        rows: RunRows {
+            gradients: read_table(&run.join("gradients.csv"))?,
+            activations: read_table(&run.join("activations.csv"))?,
+            steps: read_table(&run.join("steps.csv"))?,
+            throughput: read_table(&run.join("throughput.csv"))?,
+        },
+    })
+}
+
+fn read_table<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, StoreError> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let damaged = |error: csv::Error| {
+        StoreError::unusable(
+            path,
+            format!("is not a table that gradmark wrote: {error}"),
+            "remove the directory of the run and run the experiment again",
+        )
+    };
+    let mut reader = csv::Reader::from_path(path).map_err(damaged)?;
+    reader.deserialize().collect::<Result<_, _>>().map_err(damaged)
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+    let damaged = |error: String| {
+        StoreError::unusable(
+            path,
+            format!("is not a manifest that gradmark wrote: {error}"),
+            "remove the directory of the run and run the experiment again",
+        )
+    };
+    let text = fs::read_to_string(path).map_err(|error| damaged(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))
+}
+
+fn check_version(run: &Path) -> Result<(), StoreError> {
+    let path = run.join(MANIFEST);
+    let version = read_json::<ManifestVersion>(&path)?.schema_version;
+    if version == SCHEMA_VERSION {
+        return Ok(());
+    }
+    Err(StoreError::unusable(
+        &path,
+        format!("has schema version {version}, and this gradmark writes and reads version {SCHEMA_VERSION}"),
+        "name another directory with --out, or move these results away",
+    ))
+}
+
+/// The directories of complete runs, sorted.
+fn run_directories(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let unreadable = |error: io::Error| {
+        StoreError::unusable(
+            dir,
+            format!("cannot be read: {error}"),
+            "name the directory of an experiment, such as results/sigmoid_vs_relu",
+        )
+    };
+    let mut runs = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && path.join(MANIFEST).is_file() {
+            runs.push(path);
+        }
+    }
+    runs.sort();
+    Ok(runs)
+}
+
+fn remove_leftovers(dir: &Path) -> Result<(), StoreError> {
+    let mend = "remove it by hand";
+    let entries = fs::read_dir(dir).map_err(|error| StoreError::unusable(dir, error.to_string(), mend))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(run_id) = name.strip_prefix(REPLACED_PREFIX)
+            && !dir.join(run_id).exists()
+        {
+            // Killed between the two renames of a replacement: the earlier run is whole and comes back.
+            fs::rename(entry.path(), dir.join(run_id))
+                .map_err(|error| StoreError::unusable(&entry.path(), error.to_string(), mend))?;
+        } else if name.starts_with(TEMPORARY_PREFIX) || name.starts_with(REPLACED_PREFIX) {
+            fs::remove_dir_all(entry.path())
+                .map_err(|error| StoreError::unusable(&entry.path(), error.to_string(), mend))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::StepPhase;
+
+    fn header<R: Serialize>(row: &R) -> String {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.serialize(row).expect("serializes");
+        let text = String::from_utf8(writer.into_inner().expect("flushes")).expect("UTF-8");
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
+    fn step_row() -> StepRow {
+        StepRow {
+            run_id: "r".to_owned(),
+            step: 1,
+            epoch: 0,
+            phase: StepPhase::TestSplit,
+            loss: Some(2.5e-7),
+            accuracy: None,
+            learning_rate: None,
+            grad_l2_before_clip: None,
+            grad_l2_after_clip: None,
+            clip_coefficient: None,
+            clipped_fraction: None,
+        }
+    }
+
+    #[test]
+    fn the_columns_are_those_of_schema_version_1() {
+        assert_eq!(SCHEMA_VERSION, 1);
+        assert_eq!(
+            header(&step_row()),
+            "run_id,step,epoch,phase,loss,accuracy,learning_rate,grad_l2_before_clip,grad_l2_after_clip,clip_coefficient,clipped_fraction"
+        );
+        let gradient = GradientRow {
+            run_id: String::new(),
+            step: 0,
+            layer_index: 0,
+            layer: String::new(),
+            parameter: String::new(),
+            time_step: None,
+            element_count: 0,
+            grad_l2: None,
+            grad_rms: None,
+            grad_max_abs: None,
+            zero_count: 0,
+            nonfinite_count: 0,
+            weight_l2: None,
+            update_l2: None,
+            update_ratio: None,
+        };
+        assert_eq!(
+            header(&gradient),
+            "run_id,step,layer_index,layer,parameter,time_step,element_count,grad_l2,grad_rms,grad_max_abs,zero_count,nonfinite_count,weight_l2,update_l2,update_ratio"
+        );
+        let activation = ActivationRow {
+            run_id: String::new(),
+            step: 0,
+            layer_index: 0,
+            layer: String::new(),
+            time_step: None,
+            delta_l2: None,
+            mean_delta_l2: None,
+            activation_mean: None,
+            activation_std: None,
+            saturated_fraction: None,
+            dead_fraction: None,
+        };
+        assert_eq!(
+            header(&activation),
+            "run_id,step,layer_index,layer,time_step,delta_l2,mean_delta_l2,activation_mean,activation_std,saturated_fraction,dead_fraction"
+        );
+        let throughput = ThroughputRow {
+            run_id: String::new(),
+            phase: crate::schema::ThroughputPhase::Steady,
+            sample: 0,
+            steps: 0,
+            elapsed_ms: 0.0,
+            steps_per_second: 0.0,
+            examples_per_second: 0.0,
+            flops_per_second: 0.0,
+            probe: crate::schema::ProbeLoad::Off,
+        };
+        assert_eq!(
+            header(&throughput),
+            "run_id,phase,sample,steps,elapsed_ms,steps_per_second,examples_per_second,flops_per_second,probe"
+        );
+    }
+
+    #[test]
+    fn a_missing_value_is_an_empty_field_and_reads_back_as_missing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut table = Table::new(dir.path(), "steps.csv");
+        table.write(&[step_row()]).expect("writes");
+        table.close().expect("closes");
+        let text = fs::read_to_string(&table.path).expect("reads");
+        assert_eq!(text.lines().nth(1), Some("r,1,0,test_split,2.5e-7,,,,,,"));
+        assert_eq!(read_table::<StepRow>(&table.path).expect("parses"), [step_row()]);
+    }
+
+    #[test]
+    fn a_full_device_is_an_error_and_not_a_short_file() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let mut table = Table::new(Path::new("/dev"), "full");
+        let outcome = table.write(&[step_row()]).and_then(|()| table.close());
+        assert_eq!(outcome.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
+    }
+
+    #[test]
+    fn a_dropped_run_leaves_nothing_and_a_killed_one_is_removed_by_the_next_process() {
+        let out = tempfile::tempdir().expect("temporary directory");
+        let store = ExperimentStore::open(out.path(), "e").expect("opens");
+        drop(store.begin("0123").expect("begins"));
+        let killed = store.begin("4567").expect("begins");
+        let left = killed.temporary_dir().to_owned();
+        std::mem::forget(killed);
+        drop(store);
+        assert!(left.exists());
+        let store = ExperimentStore::open(out.path(), "e").expect("opens again");
+        assert!(!left.exists() && !store.has("0123") && !store.has("4567"));
+    }
+
+    #[test]
+    fn two_processes_cannot_write_the_same_experiment() {
+        let out = tempfile::tempdir().expect("temporary directory");
+        let _first = ExperimentStore::open(out.path(), "e").expect("opens");
+        let error = ExperimentStore::open(out.path(), "e").expect_err("locked");
+        assert!(error.to_string().contains("another gradmark"), "{error}");
+    }
+}

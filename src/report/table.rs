@@ -1,0 +1,124 @@
+//! Tables for the terminal.
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+
+use super::format::{short_name, significant};
+use crate::analysis::{Configuration, RunSummary, configurations, geometric_mean, mean, standard_deviation};
+use crate::device::Adapter;
+use crate::plan::Plan;
+
+fn table(headers: Vec<String>) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(headers);
+    table
+}
+
+/// One row a configuration: mean and spread over its seeds.
+pub fn summary_table(factors: &[String], runs: &[RunSummary]) -> String {
+    let configurations = configurations(runs);
+    let has_divergence = configurations.iter().any(|configuration| configuration.diverged() > 0);
+    let mut headers: Vec<String> = factors.iter().map(|factor| short_name(factor).to_owned()).collect();
+    headers.push("seeds".to_owned());
+    if has_divergence {
+        headers.push("diverged".to_owned());
+    }
+    headers.extend(
+        [
+            "train loss",
+            "test accuracy",
+            "grad first/last\nat start",
+            "grad first/last\nat end",
+            "decades lost\na layer, start",
+            "step ms",
+            "examples/s",
+            "probe cost",
+        ]
+        .map(str::to_owned),
+    );
+    let mut table = table(headers);
+    for configuration in &configurations {
+        let mut cells: Vec<Cell> = configuration.levels.iter().map(Cell::new).collect();
+        cells.push(number(configuration.runs.len().to_string()));
+        if has_divergence {
+            cells.push(number(configuration.diverged().to_string()));
+        }
+        cells.extend(outcome_cells(configuration).map(number));
+        table.add_row(cells);
+    }
+    table.to_string()
+}
+
+fn number(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn outcome_cells(configuration: &Configuration<'_>) -> [String; 8] {
+    let ratio = |values: Vec<f64>| geometric_mean(&values).map_or_else(String::new, |value| significant(value, 2));
+    let median_of = |value: fn(&RunSummary) -> Option<f64>, digits| {
+        mean(&configuration.values(value)).map_or_else(String::new, |value| significant(value, digits))
+    };
+    [
+        mean_and_spread(&configuration.values(|run| run.train_loss), 1.0, ""),
+        mean_and_spread(&configuration.values(|run| run.test_accuracy), 100.0, " %"),
+        ratio(configuration.values(|run| run.gradient_ratio_first)),
+        ratio(configuration.values(|run| run.gradient_ratio_last)),
+        median_of(|run| run.decades_lost_per_layer_first, 2),
+        median_of(|run| run.step_time_ms.map(|interval| interval.median), 3),
+        median_of(|run| run.examples_per_second.map(|interval| interval.median), 3),
+        median_of(|run| run.probe_ratio.map(|interval| interval.median), 3),
+    ]
+}
+
+/// `97.1 ± 0.4 %`: the mean and the standard deviation over seeds, to the same decimal.
+fn mean_and_spread(values: &[f64], factor: f64, unit: &str) -> String {
+    let Some(center) = mean(values).map(|center| center * factor) else {
+        return String::new();
+    };
+    let Some(spread) = standard_deviation(values).map(|spread| spread * factor) else {
+        return format!("{}{unit}", significant(center, 3));
+    };
+    if center != 0.0 && !(-3.0..6.0).contains(&center.abs().log10()) {
+        return format!("{} ± {}{unit}", significant(center, 2), significant(spread, 1));
+    }
+    let decimals = if unit.is_empty() { 4 } else { 1 };
+    format!("{center:.decimals$} ± {spread:.decimals$}{unit}")
+}
+
+/// One row a run.
+pub fn plan_table(plan: &Plan) -> String {
+    let mut headers = vec!["run".to_owned()];
+    headers.extend(plan.factors.iter().map(|factor| short_name(factor).to_owned()));
+    headers.push("seed".to_owned());
+    let mut table = table(headers);
+    for run in &plan.runs {
+        let mut cells = vec![Cell::new(&run.run_id)];
+        cells.extend(run.levels.iter().map(Cell::new));
+        cells.push(number(run.seed.to_string()));
+        table.add_row(cells);
+    }
+    table.to_string()
+}
+
+/// One row an adapter.
+pub fn adapter_table(adapters: &[Adapter]) -> String {
+    let headers = ["device", "name", "kind", "interface", "driver"].map(str::to_owned);
+    let mut table = table(headers.to_vec());
+    for adapter in adapters {
+        let kind = if adapter.is_software() {
+            format!("{} (runs on the CPU, no GPU)", adapter.kind)
+        } else {
+            adapter.kind.to_string()
+        };
+        table.add_row([
+            format!("{}:{}", adapter.backend.name(), adapter.index),
+            adapter.name.clone(),
+            kind,
+            adapter.api.clone(),
+            adapter.driver.clone(),
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,235 @@
+//! The vocabulary of the records: one struct a CSV file, one field a column.
+//!
+//! A missing value is `None`, an empty field, never 0. Units stand in the names. A *step* is one update of
+//! the parameters, counted from 0, and a row of step s describes the network before update s. The *delta* of a
+//! layer is the gradient of the loss with respect to its pre-activations. `layer_index` 0 is nearest to the
+//! input.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the files. It changes when a column changes its name or meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A row of `gradients.csv`: one parameter at one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GradientRow {
+    /// The run.
+    pub run_id: String,
+    /// The step, from 0.
+    pub step: usize,
+    /// The layer, from 0 at the input; the output layer is last.
+    pub layer_index: usize,
+    /// The layer's path in the network: `hidden.3`.
+    pub layer: String,
+    /// The parameter's path: `hidden.3.weight`.
+    pub parameter: String,
+    /// The time step of a recurrent network; empty for others.
+    pub time_step: Option<usize>,
+    /// Elements of the parameter.
+    pub element_count: usize,
+    /// Euclidean norm of the gradient; empty if an element is not finite.
+    pub grad_l2: Option<f64>,
+    /// Root mean square of the gradient's elements; empty if one is not finite.
+    pub grad_rms: Option<f64>,
+    /// Largest absolute element of the gradient; empty if one is not finite.
+    pub grad_max_abs: Option<f64>,
+    /// Elements of the gradient that are exactly 0.
+    pub zero_count: u64,
+    /// Elements of the gradient that are infinite or not a number.
+    pub nonfinite_count: u64,
+    /// Euclidean norm of the parameter before the update; empty if not finite.
+    pub weight_l2: Option<f64>,
+    /// Euclidean norm of the change that the update made; empty if not finite or if nothing is updated.
+    pub update_l2: Option<f64>,
+    /// `update_l2 / weight_l2`; empty if either is, or if the parameter is 0.
+    pub update_ratio: Option<f64>,
+}
+
+/// A row of `activations.csv`: one hidden layer at one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActivationRow {
+    /// The run.
+    pub run_id: String,
+    /// The step, from 0.
+    pub step: usize,
+    /// The layer, from 0 at the input.
+    pub layer_index: usize,
+    /// The layer's path in the network: `hidden.3`.
+    pub layer: String,
+    /// The time step of a recurrent network; empty for others.
+    pub time_step: Option<usize>,
+    /// Euclidean norm of the delta over all examples and units, of the loss that is a mean over the batch.
+    pub delta_l2: Option<f64>,
+    /// Euclidean norm, over units, of the mean over the batch of each example's delta: the norm of the bias
+    /// gradient, Nielsen's learning speed.
+    pub mean_delta_l2: Option<f64>,
+    /// Mean activation over examples and units.
+    pub activation_mean: Option<f64>,
+    /// Standard deviation of the activations over examples and units.
+    pub activation_std: Option<f64>,
+    /// Fraction of the activations in a flat part: sigmoid outside .05 to .95, tanh outside -.9 to .9, ReLU at 0.
+    pub saturated_fraction: Option<f64>,
+    /// Fraction of the units that are 0 for every example of the batch; empty for functions that never are.
+    pub dead_fraction: Option<f64>,
+}
+
+/// What a row of `steps.csv` was computed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepPhase {
+    /// The step's mini-batch, before the update.
+    Train,
+    /// The whole training split, after training.
+    TrainSplit,
+    /// The whole test split, before the update of the step; the last such row is after training.
+    TestSplit,
+}
+
+/// A row of `steps.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRow {
+    /// The run.
+    pub run_id: String,
+    /// The updates that the network has had.
+    pub step: usize,
+    /// The pass over the training split, from 0.
+    pub epoch: usize,
+    /// What the row was computed on.
+    pub phase: StepPhase,
+    /// The loss, a mean over examples; empty if not finite.
+    pub loss: Option<f64>,
+    /// The fraction of the examples that is classified correctly; empty in `train` rows.
+    pub accuracy: Option<f64>,
+    /// The learning rate of the update; empty in evaluations.
+    pub learning_rate: Option<f64>,
+    /// Norm of all gradients as one vector, before clipping; empty at steps that the probe left out.
+    pub grad_l2_before_clip: Option<f64>,
+    /// The same after clipping; empty without clipping.
+    pub grad_l2_after_clip: Option<f64>,
+    /// The factor that clipping put on the gradients; empty without clipping.
+    pub clip_coefficient: Option<f64>,
+    /// The fraction of the elements that clipping changed; empty without clipping.
+    pub clipped_fraction: Option<f64>,
+}
+
+/// The part of a run that a timing sample belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThroughputPhase {
+    /// The first steps, with allocation, shader compilation and autotuning.
+    Cold,
+    /// After them.
+    Steady,
+}
+
+/// What the probe measured in a timing sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeLoad {
+    /// Nothing.
+    Off,
+    /// The parameters, at every step.
+    Parameters,
+    /// The hidden layers, at every step.
+    Activations,
+    /// The parameters and the hidden layers, at every step.
+    ParametersAndActivations,
+}
+
+/// A row of `throughput.csv`: one sample of whole steps, the device synchronised on both sides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ThroughputRow {
+    /// The run.
+    pub run_id: String,
+    /// Cold or steady.
+    pub phase: ThroughputPhase,
+    /// The sample, from 0 in each phase; samples of the same number were taken one after the other.
+    pub sample: usize,
+    /// Steps in the sample.
+    pub steps: usize,
+    /// The sample's wall time in milliseconds.
+    pub elapsed_ms: f64,
+    /// Steps a second.
+    pub steps_per_second: f64,
+    /// Examples a second.
+    pub examples_per_second: f64,
+    /// Floating-point operations a second, by the network's own count of its matrix products.
+    pub flops_per_second: f64,
+    /// What the probe measured.
+    pub probe: ProbeLoad,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum RunStatus {
+    /// All steps were made.
+    Complete,
+    /// The loss or a gradient became infinite or not a number. A valid result.
+    Diverged {
+        /// The first step with a value that is not finite.
+        diverged_at_step: usize,
+    },
+}
+
+/// Takes the rows of a run as they are read from the device.
+pub trait RowSink {
+    /// Adds rows of `gradients.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written; likewise below.
+    fn gradients(&mut self, rows: Vec<GradientRow>) -> io::Result<()>;
+    /// Adds rows of `activations.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()>;
+    /// Adds rows of `steps.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn steps(&mut self, rows: Vec<StepRow>) -> io::Result<()>;
+    /// Adds rows of `throughput.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()>;
+}
+
+/// All rows of a run, in memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunRows {
+    /// `gradients.csv`
+    pub gradients: Vec<GradientRow>,
+    /// `activations.csv`
+    pub activations: Vec<ActivationRow>,
+    /// `steps.csv`
+    pub steps: Vec<StepRow>,
+    /// `throughput.csv`
+    pub throughput: Vec<ThroughputRow>,
+}
+
+impl RowSink for RunRows {
+    fn gradients(&mut self, rows: Vec<GradientRow>) -> io::Result<()> {
+        self.gradients.extend(rows);
+        Ok(())
+    }
+    fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()> {
+        self.activations.extend(rows);
+        Ok(())
+    }
+    fn steps(&mut self, rows: Vec<StepRow>) -> io::Result<()> {
+        self.steps.extend(rows);
+        Ok(())
+    }
+    fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {
+        self.throughput.extend(rows);
+        Ok(())
+    }
+}
