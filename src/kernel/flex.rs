@@ -10,10 +10,10 @@ use rayon::prelude::*;
 
 use super::{FlatParts, Norm};
 
-/// Independent partial sums, so that the compiler can use vector instructions.
-const LANES: usize = 16;
+/// Independent partial sums: a vector register of f32 and two of f64, so that none has to be put aside.
+const LANES: usize = 8;
 
-/// Elements that one task takes; a shorter tensor is summed by the calling thread.
+/// Elements that one task takes; a shorter tensor is summed by one thread.
 const CHUNK: usize = 1 << 15;
 
 /// Calls `reader` with the elements of a tensor of the flex backend, row by row; `None` for other backends and for
@@ -61,59 +61,71 @@ fn in_chunks<S: Copy + Send>(
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn finite_sums(elements: &[f32]) -> Sums {
+fn fast_sums(elements: &[f32]) -> Sums {
     let mut max_abs = [0.0_f32; LANES];
     let mut square_sum = [0.0_f64; LANES];
     let mut zeros = [0_u32; LANES];
-    let mut nonfinite = [0_u32; LANES];
     let (chunks, rest) = elements.as_chunks::<LANES>();
-    let mut add = |lane: usize, x: f32| {
-        let finite = x.abs() <= f32::MAX;
-        let magnitude = if finite { x.abs() } else { 0.0 };
-        max_abs[lane] = if magnitude > max_abs[lane] { magnitude } else { max_abs[lane] };
-        square_sum[lane] += f64::from(magnitude) * f64::from(magnitude);
-        zeros[lane] += u32::from(x == 0.0);
-        nonfinite[lane] += u32::from(!finite);
-    };
     for chunk in chunks {
         for lane in 0..LANES {
-            add(lane, chunk[lane]);
+            let magnitude = chunk[lane].abs();
+            max_abs[lane] = if magnitude > max_abs[lane] { magnitude } else { max_abs[lane] };
+            square_sum[lane] += f64::from(magnitude) * f64::from(magnitude);
+            zeros[lane] += u32::from(magnitude == 0.0);
         }
     }
     for (lane, x) in rest.iter().enumerate() {
-        add(lane, *x);
+        max_abs[lane] = max_abs[lane].max(x.abs());
+        square_sum[lane] += f64::from(*x) * f64::from(*x);
+        zeros[lane] += u32::from(*x == 0.0);
     }
     Sums {
         max_abs: max_abs.into_iter().fold(0.0, f32::max),
         square_sum: square_sum.iter().sum(),
         zeros: zeros.iter().map(|count| u64::from(*count)).sum(),
-        nonfinite: nonfinite.iter().map(|count| u64::from(*count)).sum(),
+        nonfinite: 0,
     }
+}
+
+/// The sums over the finite elements, and the number of the others.
+fn finite_sums(elements: &[f32]) -> Sums {
+    let sums = fast_sums(elements);
+    // Squares of finite f32 cannot overflow an f64, so that the sum tells whether all are finite.
+    if sums.square_sum.is_finite() {
+        return sums;
+    }
+    let finite: Vec<f32> = elements.iter().copied().filter(|x| x.is_finite()).collect();
+    Sums { nonfinite: (elements.len() - finite.len()) as u64, ..fast_sums(&finite) }
 }
 
 /// The norms of `before` and of `after - before`, each as largest element and sum of squares.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn update_sums(before: &[f32], after: &[f32]) -> [(f32, f64); 2] {
-    let mut max_abs = [[0.0_f32; LANES]; 2];
-    let mut square_sum = [[0.0_f64; LANES]; 2];
-    let mut add = |lane: usize, before: f32, after: f32| {
-        for (kind, x) in [before, after - before].into_iter().enumerate() {
-            let magnitude = x.abs();
-            max_abs[kind][lane] = if magnitude > max_abs[kind][lane] { magnitude } else { max_abs[kind][lane] };
-            square_sum[kind][lane] += f64::from(magnitude) * f64::from(magnitude);
-        }
-    };
+    let mut weight_max = [0.0_f32; LANES];
+    let mut weight_sum = [0.0_f64; LANES];
+    let mut update_max = [0.0_f32; LANES];
+    let mut update_sum = [0.0_f64; LANES];
     let (chunks_before, rest_before) = before.as_chunks::<LANES>();
     let (chunks_after, rest_after) = after.as_chunks::<LANES>();
     for (before, after) in chunks_before.iter().zip(chunks_after) {
         for lane in 0..LANES {
-            add(lane, before[lane], after[lane]);
+            let weight = before[lane].abs();
+            let update = (after[lane] - before[lane]).abs();
+            weight_max[lane] = if weight > weight_max[lane] { weight } else { weight_max[lane] };
+            weight_sum[lane] += f64::from(weight) * f64::from(weight);
+            update_max[lane] = if update > update_max[lane] { update } else { update_max[lane] };
+            update_sum[lane] += f64::from(update) * f64::from(update);
         }
     }
     for (lane, (before, after)) in rest_before.iter().zip(rest_after).enumerate() {
-        add(lane, *before, *after);
+        let update = after - before;
+        weight_max[lane] = weight_max[lane].max(before.abs());
+        weight_sum[lane] += f64::from(*before) * f64::from(*before);
+        update_max[lane] = update_max[lane].max(update.abs());
+        update_sum[lane] += f64::from(update) * f64::from(update);
     }
-    [0, 1].map(|kind| (max_abs[kind].into_iter().fold(0.0, f32::max), square_sum[kind].iter().sum()))
+    let largest = |lanes: [f32; LANES]| lanes.into_iter().fold(0.0, f32::max);
+    [(largest(weight_max), weight_sum.iter().sum()), (largest(update_max), update_sum.iter().sum())]
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
@@ -132,29 +144,29 @@ fn activation_sums(elements: &[f32], flat: FlatParts, largest: &mut [f32]) -> (f
     let mut square_sum = [0.0_f64; LANES];
     let mut saturated = [0_u32; LANES];
     for row in elements.chunks_exact(largest.len()) {
-        let (chunks, rest) = row.as_chunks::<LANES>();
-        let mut add = |lane: usize, x: f32| {
-            sum[lane] += f64::from(x);
-            square_sum[lane] += f64::from(x) * f64::from(x);
-            saturated[lane] += u32::from(x <= flat.low) + u32::from(x >= flat.high);
-        };
-        for chunk in chunks {
-            for lane in 0..LANES {
-                add(lane, chunk[lane]);
-            }
-        }
-        for (lane, x) in rest.iter().enumerate() {
-            add(lane, *x);
-        }
         for (largest, x) in largest.iter_mut().zip(row) {
             // Written so that NaN counts as alive.
             *largest = if x.abs() <= *largest { *largest } else { x.abs() };
         }
     }
+    let (chunks, rest) = elements.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let x = chunk[lane];
+            sum[lane] += f64::from(x);
+            square_sum[lane] += f64::from(x) * f64::from(x);
+            saturated[lane] += u32::from((x <= flat.low) | (x >= flat.high));
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        sum[lane] += f64::from(*x);
+        square_sum[lane] += f64::from(*x) * f64::from(*x);
+        saturated[lane] += u32::from((*x <= flat.low) | (*x >= flat.high));
+    }
     (sum.iter().sum(), square_sum.iter().sum(), saturated.iter().map(|count| u64::from(*count)).sum())
 }
 
-pub fn gradient_summary<const D: usize>(gradient: &Tensor<D>) -> Option<Vec<f64>> {
+pub fn gradient_summary(gradient: &Tensor<1>) -> Option<Vec<f64>> {
     with_elements(gradient, |elements| {
         let sums = in_chunks(elements.len(), |range| finite_sums(&elements[range]), Sums::merge);
         let [max_abs, relative] = Norm::from_square_sum(sums.max_abs, sums.square_sum);
@@ -162,7 +174,7 @@ pub fn gradient_summary<const D: usize>(gradient: &Tensor<D>) -> Option<Vec<f64>
     })
 }
 
-pub fn update_summary<const D: usize>(before: &Tensor<D>, after: &Tensor<D>) -> Option<Vec<f64>> {
+pub fn update_summary((before, after): &(Tensor<1>, Tensor<1>)) -> Option<Vec<f64>> {
     with_elements(before, |before| {
         with_elements(after, |after| {
             let sums = in_chunks(

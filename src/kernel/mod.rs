@@ -8,6 +8,6 @@ mod flex;
 mod summary;
 
 pub use summary::{
-    ActivationSummary, DeltaSummary, FlatParts, GradientSummary, Norm, Reading, UpdateSummary, activation_summary,
-    delta_summary, gradient_summary, update_summary, values_of,
+    ActivationSummary, DeltaSummary, FlatParts, GradientSummary, Norm, Reading, UpdateSummary, activation_summaries,
+    delta_summaries, gradient_summaries, update_summaries, values_of,
 };

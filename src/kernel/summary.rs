@@ -96,7 +96,7 @@ pub struct FlatParts {
 }
 
 impl GradientSummary {
-    /// From the numbers of [`gradient_summary`].
+    /// From a reading of [`gradient_summaries`].
     pub fn from_reading(values: &[f64]) -> Self {
         let count = |high: f64, low: f64| (high * COUNT_BASE + low) as u64;
         Self {
@@ -108,21 +108,21 @@ impl GradientSummary {
 }
 
 impl UpdateSummary {
-    /// From the numbers of [`update_summary`].
+    /// From a reading of [`update_summaries`].
     pub fn from_reading(values: &[f64]) -> Self {
         Self { weight: norm(values[0], values[1]), update: norm(values[2], values[3]) }
     }
 }
 
 impl DeltaSummary {
-    /// From the numbers of [`delta_summary`].
+    /// From a reading of [`delta_summaries`].
     pub fn from_reading(values: &[f64]) -> Self {
         Self { delta: norm(values[0], values[1]), batch_sum: norm(values[2], values[3]) }
     }
 }
 
 impl ActivationSummary {
-    /// From the numbers of [`activation_summary`].
+    /// From a reading of [`activation_summaries`].
     pub fn from_reading(values: &[f64]) -> Self {
         Self { mean: values[0], std: values[1], saturated_fraction: values[2], dead_fraction: values[3] }
     }
@@ -132,53 +132,62 @@ fn norm(max_abs: f64, scaled_square_sum: f64) -> Norm {
     Norm { max_abs, scaled_square_sum }
 }
 
-/// Summarizes a gradient of any shape; see [`GradientSummary::from_reading`].
-pub fn gradient_summary<const D: usize>(gradient: Tensor<D>) -> Reading {
+/// Summarizes gradients; each reading becomes a [`GradientSummary`].
+pub fn gradient_summaries(gradients: Vec<Tensor<1>>) -> Vec<Reading> {
     #[cfg(feature = "flex")]
-    if let Some(values) = super::flex::gradient_summary(&gradient) {
-        return Reading::Host(values);
+    if let Some(readings) = fused(&gradients, super::flex::gradient_summary) {
+        return readings;
     }
-    Reading::Device(stock_gradient_summary(gradient))
+    gradients.into_iter().map(|gradient| Reading::Device(stock_gradient_summary(gradient))).collect()
 }
 
-/// Summarizes a parameter before and after an update, of equal shapes; see [`UpdateSummary::from_reading`].
-pub fn update_summary<const D: usize>(before: Tensor<D>, after: Tensor<D>) -> Reading {
+/// Summarizes parameters before and after an update, of equal lengths; each reading becomes an [`UpdateSummary`].
+pub fn update_summaries(pairs: Vec<(Tensor<1>, Tensor<1>)>) -> Vec<Reading> {
     #[cfg(feature = "flex")]
-    if let Some(values) = super::flex::update_summary(&before, &after) {
-        return Reading::Host(values);
+    if let Some(readings) = fused(&pairs, super::flex::update_summary) {
+        return readings;
     }
-    Reading::Device(stock_update_summary(before, after))
+    pairs.into_iter().map(|(before, after)| Reading::Device(stock_update_summary(before, after))).collect()
 }
 
-/// Summarizes a delta `[batch, units]`; see [`DeltaSummary::from_reading`].
-pub fn delta_summary(delta: Tensor<2>) -> Reading {
+/// Summarizes deltas `[batch, units]`; each reading becomes a [`DeltaSummary`].
+pub fn delta_summaries(deltas: Vec<Tensor<2>>) -> Vec<Reading> {
     #[cfg(feature = "flex")]
-    if let Some(values) = super::flex::delta_summary(&delta) {
-        return Reading::Host(values);
+    if let Some(readings) = fused(&deltas, super::flex::delta_summary) {
+        return readings;
     }
-    Reading::Device(stock_delta_summary(delta))
+    deltas.into_iter().map(|delta| Reading::Device(stock_delta_summary(delta))).collect()
 }
 
-/// Summarizes activations `[batch, units]`; see [`ActivationSummary::from_reading`].
-pub fn activation_summary(activation: Tensor<2>, flat: FlatParts) -> Reading {
+/// Summarizes activations `[batch, units]`; each reading becomes an [`ActivationSummary`].
+pub fn activation_summaries(activations: Vec<Tensor<2>>, flat: FlatParts) -> Vec<Reading> {
     #[cfg(feature = "flex")]
-    if let Some(values) = super::flex::activation_summary(&activation, flat) {
-        return Reading::Host(values);
+    if let Some(readings) = fused(&activations, |activation| super::flex::activation_summary(activation, flat)) {
+        return readings;
     }
-    Reading::Device(stock_activation_summary(activation, flat))
+    activations.into_iter().map(|activation| Reading::Device(stock_activation_summary(activation, flat))).collect()
+}
+
+/// `None` if the tensors are of a backend without a fused form.
+///
+/// One thread does it all: handing the tensors of a small network to another core's cache costs more than the
+/// summaries, and the next product wants them back.
+#[cfg(feature = "flex")]
+fn fused<T>(inputs: &[T], summarize: impl Fn(&T) -> Option<Vec<f64>>) -> Option<Vec<Reading>> {
+    inputs.iter().map(|input| summarize(input).map(Reading::Host)).collect()
 }
 
 /// Counts travel as two numbers of this base, because an f32 holds whole numbers only up to 2^24.
 const COUNT_BASE: f64 = 65536.0;
 
-fn stock_gradient_summary<const D: usize>(gradient: Tensor<D>) -> Tensor<1> {
+fn stock_gradient_summary(gradient: Tensor<1>) -> Tensor<1> {
     let finite = gradient.clone().is_finite();
     let zeros = count(gradient.clone().equal_elem(0.0).int());
     let nonfinite = count(finite.clone().bool_not().int());
     Tensor::cat(vec![stock_norm(gradient.mask_fill(finite.bool_not(), 0.0)), zeros, nonfinite], 0)
 }
 
-fn stock_update_summary<const D: usize>(before: Tensor<D>, after: Tensor<D>) -> Tensor<1> {
+fn stock_update_summary(before: Tensor<1>, after: Tensor<1>) -> Tensor<1> {
     let update = after - before.clone();
     Tensor::cat(vec![stock_norm(before), stock_norm(update)], 0)
 }
@@ -231,11 +240,19 @@ mod tests {
         Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
     }
 
-    fn read(reading: Reading) -> Vec<f64> {
-        match reading {
+    fn vector(values: &[f32]) -> Tensor<1> {
+        tensor(values, values.len()).reshape([-1])
+    }
+
+    fn read(mut readings: Vec<Reading>) -> Vec<f64> {
+        match readings.remove(0) {
             Reading::Host(values) => values,
             Reading::Device(tensor) => values_of(&tensor.into_data()),
         }
+    }
+
+    fn stock(summary: Tensor<1>) -> Vec<f64> {
+        values_of(&summary.into_data())
     }
 
     fn samples() -> Vec<f32> {
@@ -253,37 +270,53 @@ mod tests {
     #[test]
     fn fused_and_stock_summaries_agree() {
         let x = tensor(&samples(), 67);
-        let y = x.clone() * 0.5 + 0.25;
+        let flattened = vector(&samples());
+        let moved = flattened.clone() * 0.5 + 0.25;
         let rectified = burn::tensor::activation::relu(x.clone() - 4.9);
         let flat = FlatParts { low: 0.0, high: f32::INFINITY };
-        assert_close(&read(gradient_summary(x.clone())), &values_of(&stock_gradient_summary(x.clone()).into_data()));
         assert_close(
-            &read(update_summary(x.clone(), y.clone())),
-            &values_of(&stock_update_summary(x.clone(), y).into_data()),
+            &read(gradient_summaries(vec![flattened.clone()])),
+            &stock(stock_gradient_summary(flattened.clone())),
         );
-        assert_close(&read(delta_summary(x.clone())), &values_of(&stock_delta_summary(x).into_data()));
         assert_close(
-            &read(activation_summary(rectified.clone(), flat)),
-            &values_of(&stock_activation_summary(rectified, flat).into_data()),
+            &read(update_summaries(vec![(flattened.clone(), moved.clone())])),
+            &stock(stock_update_summary(flattened, moved)),
         );
+        assert_close(&read(delta_summaries(vec![x.clone()])), &stock(stock_delta_summary(x)));
+        assert_close(
+            &read(activation_summaries(vec![rectified.clone()], flat)),
+            &stock(stock_activation_summary(rectified, flat)),
+        );
+    }
+
+    #[test]
+    fn a_tensor_longer_than_a_task_is_summed_whole() {
+        let values: Vec<f32> = (0..100_003).map(|i| (i % 7) as f32).collect();
+        let expected = values.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
+        let summary = GradientSummary::from_reading(&read(gradient_summaries(vec![vector(&values)])));
+        assert!((summary.norm.l2().expect("finite") / expected - 1.0).abs() < 1e-12);
+        assert_eq!(summary.zeros, 100_003_u64.div_ceil(7));
+        let after = vector(&values) + 1.0;
+        let update = UpdateSummary::from_reading(&read(update_summaries(vec![(vector(&values), after)])));
+        assert!((update.update.l2().expect("finite") / 100_003_f64.sqrt() - 1.0).abs() < 1e-12);
     }
 
     #[test]
     fn summaries_of_a_view_read_the_view_and_not_the_storage_under_it() {
         let x = tensor(&samples(), 67);
-        let view = x.clone().slice([3..9, 10..40]);
+        let view = x.slice([3..9, 10..40]);
         let copy = Tensor::<2>::from_data(view.to_data(), &Device::flex());
-        assert_eq!(read(gradient_summary(view.clone())), read(gradient_summary(copy.clone())));
+        assert_eq!(read(delta_summaries(vec![view])), read(delta_summaries(vec![copy.clone()])));
         let transposed = Tensor::<2>::from_data(copy.clone().transpose().to_data(), &Device::flex());
-        assert_eq!(read(delta_summary(copy.transpose())), read(delta_summary(transposed)));
+        assert_eq!(read(delta_summaries(vec![copy.transpose()])), read(delta_summaries(vec![transposed])));
     }
 
     #[test]
     fn norms_are_right_from_1e_minus_38_to_1e38() {
         for magnitude in [1e-38_f32, 1e-30, 1e-20, 1.0, 1e20, 1e38] {
-            let x = tensor(&[magnitude; 12], 4);
+            let x = vector(&[magnitude; 12]);
             let expected = f64::from(magnitude) * 12f64.sqrt();
-            for values in [read(gradient_summary(x.clone())), values_of(&stock_gradient_summary(x).into_data())] {
+            for values in [read(gradient_summaries(vec![x.clone()])), stock(stock_gradient_summary(x))] {
                 let summary = GradientSummary::from_reading(&values);
                 let norm = summary.norm.l2().expect("finite");
                 assert!((norm / expected - 1.0).abs() < 1e-6, "{magnitude:e}: {norm:e}, expected {expected:e}");
@@ -294,21 +327,23 @@ mod tests {
 
     #[test]
     fn zeros_and_values_that_are_not_finite_are_counted() {
-        let x = tensor(&[0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.0, 4.0, 0.0], 4);
-        for values in [read(gradient_summary(x.clone())), values_of(&stock_gradient_summary(x.clone()).into_data())] {
+        let x = vector(&[0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.0, 4.0, 0.0, 0.0]);
+        for values in [read(gradient_summaries(vec![x.clone()])), stock(stock_gradient_summary(x.clone()))] {
             let summary = GradientSummary::from_reading(&values);
-            assert_eq!((summary.zeros, summary.nonfinite), (3, 3));
+            assert_eq!((summary.zeros, summary.nonfinite), (4, 3));
             assert_eq!(summary.norm.l2(), Some(5.0));
         }
-        let update = UpdateSummary::from_reading(&read(update_summary(x.clone(), x)));
-        assert_eq!((update.weight.l2(), update.update.l2()), (None, None));
+        let values = [read(update_summaries(vec![(x.clone(), x.clone())])), stock(stock_update_summary(x.clone(), x))];
+        for update in values.map(|values| UpdateSummary::from_reading(&values)) {
+            assert_eq!((update.weight.l2(), update.update.l2()), (None, None));
+        }
     }
 
     #[test]
     fn a_unit_that_is_zero_for_all_examples_is_dead() {
         let activation = tensor(&[0.0, 1.0, 0.0, 2.0, 0.0, 0.0], 2);
         let flat = FlatParts { low: 0.0, high: f32::INFINITY };
-        let summary = ActivationSummary::from_reading(&read(activation_summary(activation, flat)));
+        let summary = ActivationSummary::from_reading(&read(activation_summaries(vec![activation], flat)));
         assert_eq!(summary.dead_fraction, 0.5);
         assert!((summary.saturated_fraction - 4.0 / 6.0).abs() < 1e-7);
         assert!((summary.mean - 0.5).abs() < 1e-7);

@@ -138,49 +138,42 @@ impl Probe {
                 rows.gradients.push(header.fill(&mut values));
             }
             set_global_norm(&mut rows.steps, &rows.gradients[start..]);
-            for header in layers {
-                rows.activations.push(header.fill(&mut values, self.activation));
+            for row in layers {
+                rows.activations.push(fill_layer(row, &mut values, self.activation));
             }
         }
         Ok(rows)
     }
 
     /// Moves the readings of a step behind the others and keeps what their rows need beside them.
-    fn take_step(&self, step: PendingStep, readings: &mut Vec<Reading>) -> (Vec<GradientHeader>, Vec<LayerHeader>) {
+    fn take_step(&self, step: PendingStep, readings: &mut Vec<Reading>) -> (Vec<GradientHeader>, Vec<ActivationRow>) {
         let mut updates = step.updates.into_iter();
         let mut gradients = Vec::new();
         for measurement in step.gradients {
             let update = updates.next();
-            let Some(gradient) = measurement.reading else {
-                continue;
-            };
             gradients.push(GradientHeader {
                 row: self.gradient_row(step.step, measurement.parameter, measurement.element_count),
                 has_update: update.is_some(),
             });
-            readings.push(gradient);
+            readings.push(measurement.reading);
             readings.extend(update);
         }
         let mut layers = Vec::new();
         for measurement in step.layers {
-            layers.push(LayerHeader {
-                row: ActivationRow {
-                    run_id: self.run_id.clone(),
-                    step: step.step,
-                    layer_index: measurement.layer_index,
-                    layer: measurement.layer,
-                    time_step: None,
-                    delta_l2: None,
-                    mean_delta_l2: None,
-                    activation_mean: None,
-                    activation_std: None,
-                    saturated_fraction: None,
-                    dead_fraction: None,
-                },
-                has_delta: measurement.delta.is_some(),
+            layers.push(ActivationRow {
+                run_id: self.run_id.clone(),
+                step: step.step,
+                layer_index: measurement.layer_index,
+                layer: measurement.layer,
+                time_step: None,
+                delta_l2: None,
+                mean_delta_l2: None,
+                activation_mean: None,
+                activation_std: None,
+                saturated_fraction: None,
+                dead_fraction: None,
             });
-            readings.extend(measurement.delta);
-            readings.push(measurement.activation);
+            readings.extend([measurement.delta, measurement.activation]);
         }
         number_layers(&mut gradients);
         (gradients, layers)
@@ -248,30 +241,24 @@ impl GradientHeader {
     }
 }
 
-struct LayerHeader {
-    row: ActivationRow,
-    has_delta: bool,
-}
-
-impl LayerHeader {
-    fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>, function: Activation) -> ActivationRow {
-        let mut row = self.row;
-        if self.has_delta {
-            let delta = DeltaSummary::from_reading(&values.next().unwrap_or_default());
-            row.delta_l2 = delta.delta.l2();
-            // The loss is a mean over the batch, so that the sum over the batch of its deltas is the mean of each
-            // example's.
-            row.mean_delta_l2 = delta.batch_sum.l2();
-        }
-        let activation = ActivationSummary::from_reading(&values.next().unwrap_or_default());
-        row.activation_mean = finite(Some(&activation.mean));
-        row.activation_std = finite(Some(&activation.std));
-        if row.activation_mean.is_some() {
-            row.saturated_fraction = Some(activation.saturated_fraction);
-            row.dead_fraction = has_dead_units(function).then_some(activation.dead_fraction);
-        }
-        row
+/// Fills the row of a hidden layer from its two readings.
+fn fill_layer(
+    mut row: ActivationRow,
+    values: &mut impl Iterator<Item = Vec<f64>>,
+    function: Activation,
+) -> ActivationRow {
+    let delta = DeltaSummary::from_reading(&values.next().unwrap_or_default());
+    row.delta_l2 = delta.delta.l2();
+    // The loss is a mean over the batch, so that the sum over the batch of its deltas is the mean of each example's.
+    row.mean_delta_l2 = delta.batch_sum.l2();
+    let activation = ActivationSummary::from_reading(&values.next().unwrap_or_default());
+    row.activation_mean = finite(Some(&activation.mean));
+    row.activation_std = finite(Some(&activation.std));
+    if row.activation_mean.is_some() {
+        row.saturated_fraction = Some(activation.saturated_fraction);
+        row.dead_fraction = has_dead_units(function).then_some(activation.dead_fraction);
     }
+    row
 }
 
 /// The norm of all gradients of a step as one vector, in the step's row.

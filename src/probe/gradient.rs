@@ -14,21 +14,24 @@ pub struct Measurement {
     pub parameter: String,
     /// Its number of elements.
     pub element_count: usize,
-    /// Read as [`kernel::GradientSummary`]; `None` if the parameter took no part in the loss.
-    pub reading: Option<Reading>,
+    /// Read as [`kernel::GradientSummary`].
+    pub reading: Reading,
 }
 
-/// Summarizes the gradient of every parameter, in the order of the network.
+/// Summarizes the gradient of every parameter that took part in the loss, in the order of the network.
 pub fn measure(network: &Network, gradients: &GradientsParams) -> Vec<Measurement> {
-    let mut visitor = Visitor { gradients, path: Path::default(), found: Vec::new() };
+    let mut visitor = Visitor { gradients, path: Path::default(), parameters: Vec::new(), found: Vec::new() };
     network.visit(&mut visitor);
-    visitor.found
+    let readings = kernel::gradient_summaries(visitor.found);
+    let measurement = |((parameter, element_count), reading)| Measurement { parameter, element_count, reading };
+    visitor.parameters.into_iter().zip(readings).map(measurement).collect()
 }
 
 struct Visitor<'a> {
     gradients: &'a GradientsParams,
     path: Path,
-    found: Vec<Measurement>,
+    parameters: Vec<(String, usize)>,
+    found: Vec<Tensor<1>>,
 }
 
 impl ModuleVisitor for Visitor<'_> {
@@ -41,11 +44,10 @@ impl ModuleVisitor for Visitor<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.found.push(Measurement {
-            parameter: self.path.to_string(),
-            element_count: param.shape().num_elements(),
-            reading: self.gradients.get::<D>(param.id).map(kernel::gradient_summary),
-        });
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.parameters.push((self.path.to_string(), gradient.shape().num_elements()));
+            self.found.push(gradient.reshape([-1]));
+        }
     }
 }
 

@@ -13,22 +13,28 @@ pub struct Measurement {
     pub layer_index: usize,
     /// Its path: `hidden.3`.
     pub layer: String,
-    /// Read as [`kernel::DeltaSummary`]; `None` if no gradient reached the layer.
-    pub delta: Option<Reading>,
+    /// Read as [`kernel::DeltaSummary`].
+    pub delta: Reading,
     /// Read as [`kernel::ActivationSummary`].
     pub activation: Reading,
 }
 
 /// Summarizes every traced layer after the backward pass.
 pub fn measure(trace: Vec<LayerTrace>, gradients: &Gradients, function: Activation) -> Vec<Measurement> {
-    let layer = |layer: LayerTrace| {
-        let delta: Option<Tensor<2>> = layer.offset.grad(gradients);
-        Measurement {
-            layer_index: layer.layer_index,
-            layer: layer.layer,
-            delta: delta.map(kernel::delta_summary),
-            activation: kernel::activation_summary(layer.activation, flat_parts(function)),
+    let mut names = Vec::new();
+    let (mut deltas, mut activations): (Vec<Tensor<2>>, Vec<Tensor<2>>) = (Vec::new(), Vec::new());
+    for layer in trace {
+        // Every hidden layer leads to the loss, so that each has a delta.
+        if let Some(delta) = layer.offset.grad(gradients) {
+            names.push((layer.layer_index, layer.layer));
+            deltas.push(delta);
+            activations.push(layer.activation);
         }
-    };
-    trace.into_iter().map(layer).collect()
+    }
+    let deltas = kernel::delta_summaries(deltas);
+    let activations = kernel::activation_summaries(activations, flat_parts(function));
+    let readings = deltas.into_iter().zip(activations);
+    let measurement =
+        |((layer_index, layer), (delta, activation))| Measurement { layer_index, layer, delta, activation };
+    names.into_iter().zip(readings).map(measurement).collect()
 }

@@ -22,8 +22,7 @@ pub fn snapshot(network: &Network) -> Snapshot {
 /// Summarizes every parameter before an update and its change, in the order of the network, each to be read as
 /// [`kernel::UpdateSummary`]. Without an update, the change is 0.
 pub fn measure(before: Snapshot, after: Snapshot) -> Vec<Reading> {
-    let pairs = before.0.into_iter().zip(after.0);
-    pairs.map(|(before, after)| kernel::update_summary(before, after)).collect()
+    kernel::update_summaries(before.0.into_iter().zip(after.0).collect())
 }
 
 impl ModuleVisitor for Snapshot {

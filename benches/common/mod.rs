@@ -1,0 +1,64 @@
+//! What the benches share: the device of `GRADMARK_DEVICE`, and timing of whole steps.
+
+use std::time::Duration;
+
+use criterion::Bencher;
+use gradmark::config::{
+    Activation, BatchSize, BiasInit, DataConfig, Loss, NetworkConfig, NetworkKind, ProbeConfig, RunConfig,
+    ThroughputConfig, TrainingConfig, WeightInit,
+};
+use gradmark::device::{self, Adapter, Device};
+use gradmark::train::Workload;
+
+/// Opens the device that `GRADMARK_DEVICE` names (default: auto) and says which one it is.
+pub fn open_device() -> (Device, Adapter) {
+    let request = std::env::var("GRADMARK_DEVICE").unwrap_or_else(|_| "auto".to_owned());
+    let opened = request.parse().and_then(device::find).and_then(|adapter| Ok((device::open(&adapter)?, adapter)));
+    let (device, adapter) = opened.unwrap_or_else(|error| {
+        eprintln!("GRADMARK_DEVICE={request}: {error}");
+        std::process::exit(2)
+    });
+    eprintln!("device: {} ({}, {})", adapter.label(), adapter.name, adapter.kind);
+    (device, adapter)
+}
+
+/// Plain networks of width 128 on the digits at batch 128.
+pub fn config(activation: Activation, depth: usize) -> RunConfig {
+    RunConfig {
+        data: DataConfig::default(),
+        network: NetworkConfig {
+            kind: NetworkKind::Plain,
+            depth,
+            width: 128,
+            activation,
+            weight_init: if activation == Activation::Relu { WeightInit::He } else { WeightInit::Lecun },
+            weight_std: None,
+            bias_init: BiasInit::Zero,
+            bias_std: None,
+        },
+        training: TrainingConfig {
+            loss: Loss::SoftmaxCrossEntropy,
+            learning_rate: 1e-4,
+            momentum: 0.0,
+            batch_size: BatchSize::Examples(128),
+            epochs: None,
+            steps: Some(1),
+        },
+        probe: ProbeConfig::default(),
+        throughput: ThroughputConfig::default(),
+    }
+}
+
+/// A workload on the digits.
+pub fn workload(config: &RunConfig, device: &Device) -> Workload {
+    Workload::new(config, 1, &gradmark::data::load(&config.data), device)
+}
+
+/// Times whole steps, the device synchronised before the first and after the last of a sample.
+pub fn bench_steps(bencher: &mut Bencher<'_>, workload: &Workload, probe_every: usize, quantities: &ProbeConfig) {
+    let mut batches = workload.batches();
+    bencher.iter_custom(|steps| {
+        let elapsed = workload.time_steps(&mut batches, steps as usize, probe_every, quantities);
+        Duration::from_secs_f64(elapsed.expect("the device works") / 1e3)
+    });
+}

@@ -1,0 +1,30 @@
+//! What the probe adds to a step of a ReLU network of 20 x 128 at batch 128: off, at every step, at every 16th.
+
+mod common;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gradmark::config::{Activation, ProbeConfig};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn probe_cost(criterion: &mut Criterion) {
+    let (device, adapter) = common::open_device();
+    let workload = common::workload(&common::config(Activation::Relu, 20), &device);
+    let parameters = ProbeConfig { activations: false, ..ProbeConfig::default() };
+    let mut group = criterion.benchmark_group(format!("probe_cost/{}", adapter.backend.name()));
+    group.throughput(Throughput::Elements(workload.batch_size() as u64));
+    for (name, probe_every, quantities) in [
+        ("off", 0, &parameters),
+        ("parameters/every_16", 16, &parameters),
+        ("parameters/every_step", 1, &parameters),
+        ("parameters_and_activations/every_16", 16, &ProbeConfig::default()),
+        ("parameters_and_activations/every_step", 1, &ProbeConfig::default()),
+    ] {
+        group.bench_function(name, |bencher| common::bench_steps(bencher, &workload, probe_every, quantities));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, probe_cost);
+criterion_main!(benches);
