@@ -28,22 +28,20 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     if runs.is_empty() {
         return Err(NothingToReport(args.dir.clone()).into());
     }
+    complete_factors(&mut runs);
     write_report(&args.dir, &runs)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes `summary.csv` and the figures of the runs, in their order, and prints the table.
+/// Writes `summary.csv` and the figures of the runs, which have the same factors, in their order, and prints the table.
 pub(super) fn write_report(dir: &Path, runs: &[RunRecord]) -> anyhow::Result<()> {
-    let factors = factors(runs);
+    let names = |run: &RunRecord| run.manifest.factors.iter().map(|(name, _)| name.clone()).collect();
+    let factors: Vec<String> = runs.first().map(names).unwrap_or_default();
     let summaries: Vec<RunSummary> = runs
         .iter()
         .map(|run| {
-            let level = |factor: &String| {
-                let found = run.manifest.factors.iter().find(|(name, _)| name == factor);
-                found.map_or_else(String::new, |(_, level)| level.clone())
-            };
-            let levels = factors.iter().map(level).collect();
             let manifest = &run.manifest;
+            let levels = manifest.factors.iter().map(|(_, level)| level.clone()).collect();
             analysis::summarize(&manifest.run_id, levels, manifest.seed, manifest.status.clone(), &run.rows)
         })
         .collect();
@@ -60,13 +58,24 @@ pub(super) fn write_report(dir: &Path, runs: &[RunRecord]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The factors of all runs, in the order of the first run that has them.
-fn factors(runs: &[RunRecord]) -> Vec<String> {
+/// Gives every run the factors of all, in the order of the first run that has each: a run may have been made before the
+/// sweep grew. A level that a manifest lacks is looked up in its config.
+fn complete_factors(runs: &mut [RunRecord]) {
     let mut factors: Vec<String> = Vec::new();
     for (factor, _) in runs.iter().flat_map(|run| &run.manifest.factors) {
         if !factors.contains(factor) {
             factors.push(factor.clone());
         }
     }
-    factors
+    for run in runs {
+        let manifest = &run.manifest;
+        let config = serde_json::to_value(&manifest.config).unwrap_or_default();
+        let level = |factor: &String| {
+            let known = manifest.factors.iter().find(|(name, _)| name == factor).map(|(_, level)| level.clone());
+            let value = config.pointer(&format!("/{}", factor.replace('.', "/")));
+            let in_config = || value.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            known.or_else(in_config).unwrap_or_default()
+        };
+        run.manifest.factors = factors.iter().map(|factor| (factor.clone(), level(factor))).collect();
+    }
 }

@@ -83,12 +83,17 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     progress.end();
 
-    let ids: Vec<&str> = plan.runs.iter().map(|spec| spec.run_id.as_str()).collect();
-    let mut runs = record::load_experiment(store.dir())?;
-    let found = runs.len();
-    runs.retain(|run| ids.contains(&run.manifest.run_id.as_str()));
-    runs.sort_by_key(|run| ids.iter().position(|id| *id == run.manifest.run_id));
-    let (shown, others) = (runs.len(), found - runs.len());
+    let mut found = record::load_experiment(store.dir())?;
+    let mut runs = Vec::new();
+    for spec in &plan.runs {
+        if let Some(place) = found.iter().position(|run| run.manifest.run_id == spec.run_id) {
+            let mut run = found.swap_remove(place);
+            // A run that was kept may have been made for another sweep.
+            run.manifest.factors = factors_of(&plan, spec);
+            runs.push(run);
+        }
+    }
+    let (shown, others) = (runs.len(), found.len());
     if !runs.is_empty() {
         write_report(store.dir(), &runs)?;
     }
@@ -137,7 +142,7 @@ impl Session<'_> {
             experiment: self.plan.experiment.clone(),
             question: self.plan.question.clone(),
             status: status.clone(),
-            factors: self.plan.factors.iter().cloned().zip(spec.levels.iter().cloned()).collect(),
+            factors: factors_of(self.plan, spec),
             seed: spec.seed,
             data_sha256: dataset.sha256.to_owned(),
             config: spec.config.clone(),
@@ -148,6 +153,11 @@ impl Session<'_> {
         files.commit(&manifest)?;
         Ok(status)
     }
+}
+
+/// Each swept factor with its level in a run.
+fn factors_of(plan: &Plan, spec: &RunSpec) -> Vec<(String, String)> {
+    plan.factors.iter().cloned().zip(spec.levels.iter().cloned()).collect()
 }
 
 /// `depth=4 case=relu seed=3`

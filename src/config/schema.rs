@@ -56,6 +56,15 @@ pub enum DataSet {
     Digits,
 }
 
+impl DataSet {
+    /// The number of examples that are trained on.
+    pub fn training_examples(self) -> usize {
+        match self {
+            Self::Digits => 1437,
+        }
+    }
+}
+
 /// How the inputs are scaled before training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -351,7 +360,7 @@ impl RunConfig {
     pub(super) fn violation(&self) -> Option<Violation> {
         self.network
             .violation()
-            .or_else(|| self.training.violation())
+            .or_else(|| self.training.violation(self.data.set.training_examples()))
             .or_else(|| self.probe.violation())
             .or_else(|| self.throughput.violation())
     }
@@ -401,7 +410,7 @@ fn scale(key: &'static str, value: Option<f64>, normal: bool, init_key: &str) ->
 }
 
 impl TrainingConfig {
-    fn violation(&self) -> Option<Violation> {
+    fn violation(&self, examples: usize) -> Option<Violation> {
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
             return Some(violation(
                 "training.learning_rate",
@@ -416,12 +425,12 @@ impl TrainingConfig {
                 "set `training.momentum = 0.9`, for example, or leave it out",
             ));
         }
-        if self.batch_size == BatchSize::Examples(0) {
-            return Some(violation(
-                "training.batch_size",
-                "must be at least 1, or \"full\"",
-                "set `training.batch_size = 32`, for example",
-            ));
+        if !(1..=examples).contains(&self.batch_size.of(examples)) {
+            return Some(Violation {
+                key: "training.batch_size",
+                problem: format!("must be from 1 to the {examples} examples of the training split, or \"full\""),
+                mend: "set `training.batch_size = 32`, for example".to_owned(),
+            });
         }
         match (self.epochs, self.steps) {
             (Some(_), Some(_)) => Some(violation(

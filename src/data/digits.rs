@@ -75,6 +75,7 @@ mod tests {
     fn the_split_is_stratified_and_loses_no_example() {
         let data = load();
         assert_eq!((data.train.len(), data.test.len()), (1437, 360));
+        assert_eq!(data.train.len(), crate::config::DataSet::Digits.training_examples());
         assert_eq!(data.train.inputs.len(), 1437 * 64);
         for class in 0..10_u8 {
             let count = |split: &Split| split.labels.iter().filter(|label| **label == class).count();
