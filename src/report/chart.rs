@@ -165,7 +165,7 @@ impl Chart {
         };
         let rows = self.panels.len().div_ceil(columns).max(1);
         let heading = self.heading_height();
-        let width = (columns as u32 * PANEL_WIDTH).max(560);
+        let width = (columns as u32 * PANEL_WIDTH).max(640);
         let height = heading + rows as u32 * PANEL_HEIGHT;
         let mut svg = String::new();
         {

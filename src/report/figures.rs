@@ -302,7 +302,7 @@ fn throughput(layout: &Layout<'_>) -> Chart {
     let names: Vec<String> = layout.panels.iter().map(|(levels, _)| levels.clone()).collect();
     let x = Axis { label: layout.panel_factors.clone(), scale: Scale::Names(names) };
     let y = Axis { label: "examples a second".to_owned(), scale: Scale::Log };
-    let subtitle = "Steady steps without the probe: the median over all samples, with its bootstrap 95 % interval.";
+    let subtitle = "Steady steps without the probe: median with its bootstrap 95 % interval.";
     let mut chart = layout.chart("training throughput", subtitle, x, y);
     let colors = layout.color_names.len().max(1) as f64;
     let mut lines = Vec::new();

@@ -10,9 +10,12 @@ pub fn significant(value: f64, digits: usize) -> String {
     }
     let exponent = value.abs().log10().floor() as i32;
     if (-3..6).contains(&exponent) {
-        let decimals = (digits as i32 - 1 - exponent).max(0) as usize;
-        let text = format!("{value:.decimals$}");
-        return text;
+        let decimals = digits as i32 - 1 - exponent;
+        let unit = 10f64.powi(-decimals.min(0));
+        let decimals = decimals.max(0) as usize;
+        // What stands before the point is rounded too.
+        let rounded = if unit > 1.0 { (value / unit).round() * unit } else { value };
+        return format!("{rounded:.decimals$}");
     }
     format!("{value:.*e}", digits.saturating_sub(1))
 }
@@ -43,7 +46,8 @@ mod tests {
     fn numbers_keep_their_significant_digits() {
         assert_eq!(significant(0.012345, 3), "0.0123");
         assert_eq!(significant(3.7e-5, 2), "3.7e-5");
-        assert_eq!(significant(-123.4, 2), "-123");
+        assert_eq!(significant(-123.4, 2), "-120");
+        assert_eq!(significant(148_323.0, 3), "148000");
         assert_eq!(significant(1234567.0, 3), "1.23e6");
         assert_eq!(significant(0.0, 3), "0");
     }

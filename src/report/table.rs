@@ -1,6 +1,6 @@
 //! Tables for the terminal.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 
 use super::format::{short_name, significant};
 use crate::analysis::{Configuration, RunSummary, configurations, geometric_mean, mean, standard_deviation};
@@ -10,7 +10,7 @@ use crate::plan::Plan;
 fn table(headers: Vec<String>) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::NOTHING.header_separator(LineStyle::none().fill('─').junction('─')))
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(headers);
     table
@@ -29,12 +29,12 @@ pub fn summary_table(factors: &[String], runs: &[RunSummary]) -> String {
         [
             "train loss",
             "test accuracy",
-            "grad first/last\nat start",
-            "grad first/last\nat end",
-            "decades lost\na layer, start",
+            "first/last\ngrad, start",
+            "first/last\ngrad, end",
+            "decades\na layer",
             "step ms",
             "examples/s",
-            "probe cost",
+            "probe\ncost",
         ]
         .map(str::to_owned),
     );
@@ -57,7 +57,7 @@ fn number(text: String) -> Cell {
 
 fn outcome_cells(configuration: &Configuration<'_>) -> [String; 8] {
     let ratio = |values: Vec<f64>| geometric_mean(&values).map_or_else(String::new, |value| significant(value, 2));
-    let median_of = |value: fn(&RunSummary) -> Option<f64>, digits| {
+    let mean_of = |value: fn(&RunSummary) -> Option<f64>, digits| {
         mean(&configuration.values(value)).map_or_else(String::new, |value| significant(value, digits))
     };
     [
@@ -65,10 +65,10 @@ fn outcome_cells(configuration: &Configuration<'_>) -> [String; 8] {
         mean_and_spread(&configuration.values(|run| run.test_accuracy), 100.0, " %"),
         ratio(configuration.values(|run| run.gradient_ratio_first)),
         ratio(configuration.values(|run| run.gradient_ratio_last)),
-        median_of(|run| run.decades_lost_per_layer_first, 2),
-        median_of(|run| run.step_time_ms.map(|interval| interval.median), 3),
-        median_of(|run| run.examples_per_second.map(|interval| interval.median), 3),
-        median_of(|run| run.probe_ratio.map(|interval| interval.median), 3),
+        mean_of(|run| run.decades_lost_per_layer_first, 2),
+        mean_of(|run| run.step_time_ms.map(|interval| interval.median), 3),
+        mean_of(|run| run.examples_per_second.map(|interval| interval.median), 3),
+        mean_of(|run| run.probe_ratio.map(|interval| interval.median), 3),
     ]
 }
 
