@@ -12,7 +12,7 @@ use crate::report;
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// The directory of an experiment, such as results/sigmoid_vs_relu
+    /// The directory of an experiment, such as `results/sigmoid_vs_relu`
     dir: PathBuf,
 }
 

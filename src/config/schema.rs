@@ -125,17 +125,17 @@ pub enum Activation {
     Relu,
 }
 
-/// The distributions of initial weights. All have mean 0; n_in and n_out are the layer's inputs and outputs.
+/// The distributions of initial weights. All have mean 0; `n_in` and `n_out` are the layer's inputs and outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightInit {
     /// N(0, `weight_std`^2)
     Normal,
-    /// N(0, 1 / n_in) (LeCun et al. 1998, Efficient BackProp, section 4.6)
+    /// N(0, 1 / `n_in`) (LeCun et al. 1998, "Efficient Backprop", section 4.6)
     Lecun,
-    /// N(0, 2 / (n_in + n_out)) (Glorot and Bengio 2010, equation 12)
+    /// N(0, 2 / (`n_in` + `n_out`)) (Glorot and Bengio 2010, equation 12)
     Xavier,
-    /// N(0, 2 / n_in) (He et al. 2015, equation 10)
+    /// N(0, 2 / `n_in`) (He et al. 2015, equation 10)
     He,
 }
 

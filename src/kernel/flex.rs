@@ -138,6 +138,7 @@ fn add_rows(elements: &[f32], columns: usize, sums: &mut [f64]) {
 }
 
 /// Sum, sum of squares, saturated count; and for each unit the largest absolute activation.
+#[allow(clippy::needless_bitwise_bool)] // A branch would keep the compiler from using vector instructions.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn activation_sums(elements: &[f32], flat: FlatParts, largest: &mut [f32]) -> (f64, f64, u64) {
     let mut sum = [0.0_f64; LANES];

@@ -47,7 +47,8 @@ impl ExperimentStore {
         let lock = File::create(&lock_path)
             .map_err(|error| StoreError::unusable(&dir, format!("cannot be written: {error}"), mend))?;
         match lock.try_lock() {
-            Ok(()) => {}
+            // Some network file systems have no locks: then nothing guards against a second writer.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::unusable(
                     &dir,
@@ -55,8 +56,6 @@ impl ExperimentStore {
                     "wait for it, or name another directory with --out",
                 ));
             }
-            // Some network file systems have no locks: then nothing guards against a second writer.
-            Err(TryLockError::Error(_)) => {}
         }
         remove_leftovers(&dir)?;
         for run in run_directories(&dir)? {

@@ -337,18 +337,14 @@ impl Chart {
         let points = self.lines().flat_map(|line| &line.points);
         let places = points.flat_map(|point| [point.low, point.y, point.high]).map(|y| place(&self.y.scale, y));
         let (low, high) = span(places).unwrap_or((0.0, 1.0));
-        match self.y.scale {
+        if self.y.scale == Scale::Log {
             // At least two decades, ending on whole ones.
-            Scale::Log => {
-                let (low, high) = (low.floor(), high.ceil());
-                if high - low < 2.0 { (low - 1.0, high + 1.0) } else { (low, high) }
-            }
-            _ => {
-                let margin = ((high - low) * 0.06).max(1e-9);
-                let floor = if low >= 0.0 && low < 0.5 * high { 0.0 } else { low - margin };
-                (floor, high + margin)
-            }
+            let (low, high) = (low.floor(), high.ceil());
+            return if high - low < 2.0 { (low - 1.0, high + 1.0) } else { (low, high) };
         }
+        let margin = ((high - low) * 0.06).max(1e-9);
+        let floor = if low >= 0.0 && low < 0.5 * high { 0.0 } else { low - margin };
+        (floor, high + margin)
     }
 }
 
@@ -437,7 +433,7 @@ mod tests {
     #[test]
     fn ticks_of_a_log_axis_are_whole_decades_and_of_a_linear_one_round_numbers() {
         assert_eq!(ticks(&Scale::Log, (-12.0, 0.0)), [-12.0, -10.0, -8.0, -6.0, -4.0, -2.0, 0.0]);
-        assert_eq!(ticks(&Scale::Linear, (0.0, 1.03)), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
+        assert_eq!(ticks(&Scale::Linear, (0.0, 1.03)), [0.0, 0.2, 0.4, 0.600_000_000_000_000_1, 0.8, 1.0]);
         assert_eq!(ticks(&Scale::Count, (0.9, 2.1)), [1.0, 2.0]);
     }
 

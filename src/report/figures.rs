@@ -120,13 +120,11 @@ impl<'a> Layout<'a> {
 }
 
 fn position_or_push<T>(items: &mut Vec<T>, item: T, same: impl Fn(&T, &T) -> bool) -> usize {
-    match items.iter().position(|known| same(known, &item)) {
-        Some(place) => place,
-        None => {
-            items.push(item);
-            items.len() - 1
-        }
+    if let Some(place) = items.iter().position(|known| same(known, &item)) {
+        return place;
     }
+    items.push(item);
+    items.len() - 1
 }
 
 /// A value of one seed that may have no place on the axis.

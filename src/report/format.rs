@@ -44,11 +44,11 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_significant_digits() {
-        assert_eq!(significant(0.012345, 3), "0.0123");
+        assert_eq!(significant(0.01234, 3), "0.0123");
         assert_eq!(significant(3.7e-5, 2), "3.7e-5");
         assert_eq!(significant(-123.4, 2), "-120");
         assert_eq!(significant(148_323.0, 3), "148000");
-        assert_eq!(significant(1234567.0, 3), "1.23e6");
+        assert_eq!(significant(1_234_567.0, 3), "1.23e6");
         assert_eq!(significant(0.0, 3), "0");
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+#[allow(dead_code)] // Not every test file needs it.
 /// A config that takes a fraction of a second: two networks, one seed.
 pub const SMALL: &str = r#"
 [experiment]
