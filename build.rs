@@ -19,7 +19,7 @@ fn main() {
     let is_checkout = Path::new(".git").exists();
     let git = |arguments: &[&str]| is_checkout.then(|| output("git", arguments)).flatten();
     set("GRADMARK_COMMIT", git(&["rev-parse", "--short=12", "HEAD"]));
-    let changes = git(&["status", "--porcelain", "--untracked-files=no"]);
+    let changes = git(&["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"]);
     set("GRADMARK_DIRTY", changes.map(|changes| (!changes.is_empty()).to_string()));
     set("GRADMARK_PROFILE", std::env::var("PROFILE").ok());
 }

@@ -207,7 +207,7 @@ pub fn enumerate() -> Vec<Adapter> {
 /// If the backend is not compiled in or has no such adapter.
 pub fn find(request: DeviceRequest) -> Result<Adapter, DeviceError> {
     match request {
-        DeviceRequest::Auto => Ok(automatic()),
+        DeviceRequest::Auto => automatic(),
         DeviceRequest::Adapter { backend, index } => {
             let name = backend.name();
             if !backend.is_compiled_in() {
@@ -231,15 +231,14 @@ pub fn find(request: DeviceRequest) -> Result<Adapter, DeviceError> {
 }
 
 /// The first hardware GPU, else a CPU backend. A software adapter is never taken unasked.
-fn automatic() -> Adapter {
-    [Backend::Cuda, Backend::Vulkan, Backend::Wgpu]
-        .into_iter()
-        .filter(|backend| backend.is_compiled_in())
-        .flat_map(adapters)
-        .find(Adapter::is_hardware_gpu)
-        .unwrap_or_else(|| {
-            cpu(if cfg!(feature = "ndarray") && !cfg!(feature = "flex") { Backend::Ndarray } else { Backend::Flex })
-        })
+fn automatic() -> Result<Adapter, DeviceError> {
+    let gpus = [Backend::Cuda, Backend::Vulkan, Backend::Wgpu].into_iter();
+    let gpu = gpus.filter(|backend| backend.is_compiled_in()).flat_map(adapters).find(Adapter::is_hardware_gpu);
+    let mut cpus = [Backend::Flex, Backend::Ndarray].into_iter().filter(|backend| backend.is_compiled_in());
+    gpu.or_else(|| cpus.next().map(cpu)).ok_or_else(|| DeviceError::Absent {
+        request: "auto".to_owned(),
+        found: "this machine has no GPU that it can reach, and this build has no CPU backend".to_owned(),
+    })
 }
 
 fn adapters(backend: Backend) -> Vec<Adapter> {
@@ -451,7 +450,7 @@ mod tests {
 
     #[test]
     fn auto_never_takes_a_software_adapter() {
-        assert!(!automatic().is_software());
+        assert!(automatic().map_or(true, |adapter| !adapter.is_software()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gradmark::cli::{Cli, execute, exit_code};
+use gradmark::cli::{Cli, execute, exit_code, say};
 
 /// Fresh activations every step make the allocator a part of the speed.
 #[global_allocator]
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // `{:#}` prints the chain of causes on one line.
-            eprintln!("error: {error:#}");
+            say(&format!("error: {error:#}"));
             exit_code(&error)
         }
     }

@@ -42,10 +42,18 @@ pub fn plan(source: &Source, device_label: &str) -> Result<Plan, ConfigError> {
     let mut runs = Vec::new();
     for levels in product(source) {
         let config = source.resolve(&Assignment { levels: levels.clone() })?;
+        let labels: Vec<String> = levels.iter().map(|level| level.label.clone()).collect();
+        if let Some(same) = runs.iter().find(|run: &&RunSpec| run.config == config) {
+            return Err(ConfigError::SameRun {
+                path: source.path().to_owned(),
+                first: same.levels.join(", "),
+                second: labels.join(", "),
+            });
+        }
         for &seed in &experiment.seeds {
             runs.push(RunSpec {
                 run_id: run_id(&config, seed, device_label),
-                levels: levels.iter().map(|level| level.label.clone()).collect(),
+                levels: labels.clone(),
                 seed,
                 config: config.clone(),
             });

@@ -118,7 +118,7 @@ fn burn_is_known_only_where_tensors_are() {
 #[test]
 fn arguments_are_parsed_and_text_is_printed_only_by_the_command_line() {
     only_in("clap::", module(&["cli"]));
-    for macro_call in ["eprintln!", "stdout()"] {
+    for macro_call in ["stderr()", "stdout()"] {
         only_in(macro_call, module(&["cli"]));
     }
 }

@@ -218,6 +218,39 @@ fn faulty_configs_are_refused_with_file_line_key_value_and_mend() {
 }
 
 #[test]
+fn sweeps_that_contradict_themselves_are_refused() {
+    let run = "run config.toml --device flex";
+    let with = |cases: &str| format!("{SMALL}{cases}");
+    let case = "[[sweep.cases]]\nname = \"a\"\nnetwork.activation = \"tanh\"\n";
+    refused(&with(case), run, &["config.toml:17: `sweep.network.activation` is swept and set by the case `a` too"]);
+    let twins = "[[sweep.cases]]\nname = \"a\"\nnetwork.width = 9\n[[sweep.cases]]\nname = \"b\"\nnetwork.width = 9\n";
+    refused(&with(twins), run, &["a, sigmoid and b, sigmoid are the same run"]);
+    refused(&with("[[sweep.cases]]\n"), run, &["config.toml:18: `sweep.cases` must be tables with a `name`"]);
+    refused(&format!("\"network.depth\" = 4\n{SMALL}"), run, &["`network.depth` is written twice"]);
+    refused(SMALL, "run config.toml --device flex --set network={depth=4}", &["the value is a section"]);
+    refused(
+        SMALL,
+        "run config.toml --device flex --set network=3",
+        &["--set network=3: `network` must be a section, got 3"],
+    );
+    refused(
+        SMALL,
+        "run config.toml --device flex --set network.depth.x=3",
+        &["--set network.depth.x=3: `network.depth.x`", "has no keys"],
+    );
+    refused(
+        SMALL,
+        "run config.toml --device flex --set training.epochs=4611686018427387904",
+        &["`training.epochs` must be at most"],
+    );
+    refused(
+        SMALL,
+        "run config.toml --device flex --set network.depth=1000 --set network.width=65536",
+        &["more than 2000000000 weights"],
+    );
+}
+
+#[test]
 fn a_config_that_is_not_utf8_is_refused() {
     let dir = temporary();
     fs::write(dir.path().join("latin1.toml"), b"[experiment]\nname = \"caf\xe9\"\n").expect("writes");
@@ -278,6 +311,34 @@ fn a_damaged_table_is_named_and_refused() {
     let output = run(dir.path(), SMALL, "report results/small");
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("steps.csv: is not a table that gradmark wrote"), "{}", stderr(&output));
+    for (damaged, expected) in [
+        (text.replacen(",loss,", ",cost,", 1), "steps.csv: has other columns"),
+        (text.lines().take(5).map(|line| format!("{line}\n")).collect(), "steps.csv: has 4 rows, and"),
+    ] {
+        fs::write(&table, damaged).expect("writes");
+        let error = stderr(&run(dir.path(), SMALL, "report results/small"));
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn runs_of_different_configs_are_not_taken_for_seeds_of_one() {
+    let dir = temporary();
+    run(dir.path(), SMALL, "run config.toml --device flex");
+    let other = run(dir.path(), SMALL, "run config.toml --device flex --set training.learning_rate=0.2");
+    assert!(stderr(&other).contains("2 runs of other configs or devices"), "{}", stderr(&other));
+    let report = stdout(&run(dir.path(), SMALL, "report results/small"));
+    assert!(report.contains("learning_rate") && report.contains("0.2") && report.contains("4 runs"), "{report}");
+}
+
+#[test]
+fn what_a_killed_report_left_does_not_stop_the_next_run() {
+    let dir = temporary();
+    run(dir.path(), SMALL, "run config.toml --device flex");
+    let left = dir.path().join("results/small/.tmp-summary.csv");
+    fs::write(&left, "run_id").expect("writes");
+    let output = run(dir.path(), SMALL, "run config.toml --device flex");
+    assert_eq!((output.status.code(), left.exists()), (Some(0), false), "{}", stderr(&output));
 }
 
 /// A limit on the size of files stands for the full disk: both make a write fail half-way.
@@ -388,5 +449,16 @@ fn a_pipe_that_closes_early_is_no_error() {
     let dir = temporary();
     let mut child = gradmark(dir.path()).arg("devices").stdout(Stdio::piped()).spawn().expect("the binary starts");
     drop(child.stdout.take());
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+
+    fs::write(dir.path().join("config.toml"), SMALL).expect("writes");
+    let mut command = gradmark(dir.path());
+    let mut child = command
+        .args(["run", "config.toml", "--device", "flex"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts");
+    drop(child.stderr.take());
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }

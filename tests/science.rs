@@ -129,7 +129,11 @@ fn a_training_of_no_steps_measures_at_initialization_only() {
     untrained.runs[0].config.training.epochs = None;
     untrained.runs[0].config.training.steps = Some(0);
     let (summary, rows) = run_all(&untrained).remove(0);
-    assert!(rows.gradients.iter().all(|row| row.step == 0 && row.update_l2.is_none() && row.grad_l2.is_some()));
+    assert!(
+        rows.gradients
+            .iter()
+            .all(|row| row.step == 0 && row.update_l2.is_none() && row.grad_l2.is_some() && row.weight_l2.is_some())
+    );
     assert!(summary.test_accuracy.expect("evaluated") < 0.3);
     let trained = run_all(&Plan { runs: vec![plan.runs[0].clone()], ..plan }).remove(0);
     assert_eq!(summary.gradient_ratio_first, trained.0.gradient_ratio_first);

@@ -1,5 +1,6 @@
 //! What the benches share: the device of `GRADMARK_DEVICE`, and timing of whole steps.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use criterion::Bencher;
@@ -57,8 +58,14 @@ pub fn workload(config: &RunConfig, device: &Device) -> Workload {
 /// Times whole steps, the device synchronised before the first and after the last of a sample.
 pub fn bench_steps(bencher: &mut Bencher<'_>, workload: &Workload, probe_every: usize, quantities: &ProbeConfig) {
     let mut batches = workload.batches();
+    let never = AtomicBool::new(false);
+    // Steps are counted on from sample to sample, so that every 16th is every 16th even in samples of a few steps.
+    let mut first = 0;
     bencher.iter_custom(|steps| {
-        let elapsed = workload.time_steps(&mut batches, steps as usize, probe_every, quantities);
-        Duration::from_secs_f64(elapsed.expect("the device works") / 1e3)
+        let steps = first..first + steps as usize;
+        first = steps.end;
+        let measures = |step: usize| probe_every > 0 && step.is_multiple_of(probe_every);
+        let elapsed_ms = workload.time_steps(&mut batches, steps, measures, quantities, &never);
+        Duration::from_secs_f64(elapsed_ms.expect("the device works") / 1e3)
     });
 }

@@ -23,8 +23,8 @@ const INTERRUPTED: u8 = 130;
     version,
     about,
     after_help = "\
-Exit codes: 0 done (a network that diverges is a result), 1 a run or a file failed, 2 wrong usage or config,
-130 stopped by Ctrl-C."
+Exit codes: 0 done (a network that diverges is a result), 1 a run or a file failed, 2 wrong usage or config, 130 \
+stopped by Ctrl-C."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -81,6 +81,13 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Unusable { .. }))
         || error.is::<report::NothingToReport>();
     ExitCode::from(if is_usage { 2 } else { 1 })
+}
+
+/// Writes a line to standard error. Who has closed it does not want to read it.
+pub fn say(text: &str) {
+    use std::io::Write;
+
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Prints to standard output. A reader that closes the pipe, such as `head`, is no error.

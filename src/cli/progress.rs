@@ -1,9 +1,15 @@
 //! Progress: bars on a terminal, plain lines elsewhere.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+
+use super::say;
+
+/// The outcome of a run that the bars do not remark on.
+pub(super) const COMPLETE: &str = "complete";
 
 /// Shows how far an experiment is.
 pub(super) struct Progress {
@@ -55,8 +61,13 @@ impl Progress {
     pub(super) fn finish_run(&self, done: usize, name: &str, outcome: &str) {
         match &self.kind {
             Kind::Quiet => {}
-            Kind::Lines => eprintln!("[{done}/{}] {name}: {outcome}", self.total),
-            Kind::Bars { runs, .. } => runs.set_position(done as u64),
+            Kind::Lines => say(&format!("[{done}/{}] {name}: {outcome}", self.total)),
+            Kind::Bars { runs, .. } => {
+                if outcome != COMPLETE {
+                    runs.println(format!("{name}: {outcome}"));
+                }
+                runs.set_position(done as u64);
+            }
         }
     }
 
@@ -64,7 +75,7 @@ impl Progress {
     pub(super) fn remark(&self, text: &str) {
         match &self.kind {
             Kind::Quiet => {}
-            Kind::Lines => eprintln!("{text}"),
+            Kind::Lines => say(text),
             Kind::Bars { runs, .. } => runs.println(text),
         }
     }
@@ -83,9 +94,16 @@ fn bars(total: usize) -> Kind {
         |template: &str| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let both = MultiProgress::new();
     let runs = both.add(ProgressBar::new(total as u64));
-    runs.set_style(style("{bar:30} {pos}/{len} runs, {elapsed} gone, {eta} left"));
+    // Before the first run ends nothing is known about the others.
+    let left = |state: &ProgressState, text: &mut dyn Write| {
+        let _ = match state.pos() {
+            0 => text.write_str("?"),
+            _ => write!(text, "{:.0?}", Duration::from_secs(state.eta().as_secs())),
+        };
+    };
+    runs.set_style(style("{bar:30} {pos}/{len} runs, {elapsed} gone, {left} left").with_key("left", left));
     let steps = both.add(ProgressBar::new(0));
-    steps.set_style(style("{bar:30} {pos}/{len} steps, {per_sec}  {msg}"));
+    steps.set_style(style("{bar:30} {pos}/{len} steps, {per_sec:.0}, {eta} left  {msg}"));
     runs.enable_steady_tick(Duration::from_millis(500));
     Kind::Bars { runs, steps }
 }

@@ -1,5 +1,6 @@
 //! `gradmark report`
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use clap::Args;
 
 use super::print;
 use crate::analysis::{self, RunSummary};
-use crate::record::{self, RunRecord};
+use crate::record::{self, Manifest, RunRecord};
 use crate::report;
 
 #[derive(Debug, Args)]
@@ -51,31 +52,58 @@ pub(super) fn write_report(dir: &Path, runs: &[RunRecord]) -> anyhow::Result<()>
         print(question)?;
     }
     print(&report::summary_table(&factors, &summaries))?;
-    print(&format!("{} runs in {}; summary.csv has a row for each", runs.len(), dir.display()))?;
+    let plural = if runs.len() == 1 { "" } else { "s" };
+    print(&format!("{} run{plural} in {}; summary.csv has a row for each", runs.len(), dir.display()))?;
     if let Some(folder) = figures.first().and_then(|file| file.parent()) {
         print(&format!("{} figures in {}", figures.len(), folder.display()))?;
     }
     Ok(())
 }
 
-/// Gives every run the factors of all, in the order of the first run that has each: a run may have been made before the
-/// sweep grew. A level that a manifest lacks is looked up in its config.
+/// Gives every run the same factors: those of all manifests, in the order of the first run that has each, because a run may
+/// have been made before the sweep grew; and whatever else sets runs of equal levels and seeds apart, so that different
+/// configs or devices are never taken for seeds of one.
 fn complete_factors(runs: &mut [RunRecord]) {
+    let settings: Vec<BTreeMap<String, String>> = runs.iter().map(|run| settings(&run.manifest)).collect();
     let mut factors: Vec<String> = Vec::new();
     for (factor, _) in runs.iter().flat_map(|run| &run.manifest.factors) {
         if !factors.contains(factor) {
             factors.push(factor.clone());
         }
     }
-    for run in runs {
-        let manifest = &run.manifest;
-        let config = serde_json::to_value(&manifest.config).unwrap_or_default();
-        let level = |factor: &String| {
-            let known = manifest.factors.iter().find(|(name, _)| name == factor).map(|(_, level)| level.clone());
-            let value = config.pointer(&format!("/{}", factor.replace('.', "/")));
-            let in_config = || value.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            known.or_else(in_config).unwrap_or_default()
-        };
-        run.manifest.factors = factors.iter().map(|factor| (factor.clone(), level(factor))).collect();
+    let level = |run: usize, factor: &String| {
+        let known = runs[run].manifest.factors.iter().find(|(name, _)| name == factor).map(|(_, level)| level.clone());
+        known.or_else(|| settings[run].get(factor).cloned()).unwrap_or_default()
+    };
+    let mut levels: Vec<Vec<String>> =
+        (0..runs.len()).map(|run| factors.iter().map(|factor| level(run, factor)).collect()).collect();
+    let mut apart = BTreeSet::new();
+    for (a, b) in (0..runs.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        if levels[a] == levels[b] {
+            let keys = settings[a].keys().chain(settings[b].keys());
+            apart.extend(keys.filter(|key| settings[a].get(*key) != settings[b].get(*key)).cloned());
+        }
     }
+    for key in apart {
+        for (levels, settings) in levels.iter_mut().zip(&settings) {
+            levels.push(settings.get(&key).cloned().unwrap_or_default());
+        }
+        factors.push(key);
+    }
+    for (run, levels) in runs.iter_mut().zip(levels) {
+        run.manifest.factors = factors.iter().cloned().zip(levels).collect();
+    }
+}
+
+/// Every key of a run's config with its value, and the device.
+fn settings(manifest: &Manifest) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::from([("device".to_owned(), manifest.environment.adapter.label())]);
+    let config = serde_json::to_value(&manifest.config).unwrap_or_default();
+    for (section, keys) in config.as_object().into_iter().flatten() {
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            settings.insert(format!("{section}.{key}"), text);
+        }
+    }
+    settings
 }

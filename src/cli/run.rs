@@ -3,16 +3,16 @@
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::progress::Progress;
+use super::progress::{COMPLETE, Progress};
 use super::report::write_report;
-use super::{ExperimentArgs, INTERRUPTED};
+use super::{ExperimentArgs, INTERRUPTED, say};
 use crate::config::Source;
 use crate::data::{self, Dataset};
 use crate::device::{self, Device};
@@ -68,6 +68,10 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     let mut interrupted = false;
     for (done, spec) in due.iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            interrupted = true;
+            break;
+        }
         let name = run_name(&plan, spec);
         match session.run(spec, &name) {
             Ok(status) => progress.finish_run(done + 1, &name, &outcome(&status)),
@@ -98,10 +102,10 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
         write_report(store.dir(), &runs)?;
     }
     if others > 0 && !args.quiet {
-        eprintln!("{others} runs of other configs or devices in {} are left out", store.dir().display());
+        say(&format!("{others} runs of other configs or devices in {} are left out", store.dir().display()));
     }
     if interrupted {
-        eprintln!("stopped: {shown} of {} runs are complete; the same command continues", plan.runs.len());
+        say(&format!("stopped: {shown} of {} runs are complete; the same command continues", plan.runs.len()));
         return Ok(ExitCode::from(INTERRUPTED));
     }
     Ok(ExitCode::SUCCESS)
@@ -134,7 +138,7 @@ impl Session<'_> {
                 return Err(StoreError::Write { path, source }.into());
             }
             Ok(Err(error)) => return Err(error.into()),
-            Err(message) => anyhow::bail!("the device or its driver failed: {message}"),
+            Err(message) => anyhow::bail!("the device, its driver or gradmark failed: {message}"),
         };
         let manifest = Manifest {
             schema_version: SCHEMA_VERSION,
@@ -145,6 +149,7 @@ impl Session<'_> {
             factors: factors_of(self.plan, spec),
             seed: spec.seed,
             data_sha256: dataset.sha256.to_owned(),
+            rows: files.row_counts(),
             config: spec.config.clone(),
             environment: self.environment.clone(),
             started_at: humantime::format_rfc3339_millis(started).to_string(),
@@ -169,7 +174,7 @@ fn run_name(plan: &Plan, spec: &RunSpec) -> String {
 
 fn outcome(status: &RunStatus) -> String {
     match status {
-        RunStatus::Complete => "complete".to_owned(),
+        RunStatus::Complete => COMPLETE.to_owned(),
         RunStatus::Diverged { diverged_at_step } => format!("diverged at step {diverged_at_step}"),
     }
 }
@@ -193,9 +198,16 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
 
 /// Runs what may panic; a panic becomes its message, and prints nothing.
 fn quietly_catch_unwind<T>(work: impl FnOnce() -> T + std::panic::UnwindSafe) -> Result<T, String> {
+    let place = Arc::new(Mutex::new(String::new()));
+    let seen = Arc::clone(&place);
     let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(move |panic| {
+        if let (Some(location), Ok(mut place)) = (panic.location(), seen.lock()) {
+            *place = format!(" (at {location})");
+        }
+    }));
     let outcome = std::panic::catch_unwind(work);
     std::panic::set_hook(hook);
-    outcome.map_err(|panic| crate::panic_message(&*panic))
+    let place = place.lock().map(|place| place.clone()).unwrap_or_default();
+    outcome.map_err(|panic| format!("{}{place}", crate::panic_message(&*panic)))
 }

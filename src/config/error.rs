@@ -84,6 +84,16 @@ pub enum ConfigError {
         /// What to write.
         mend: String,
     },
+    /// Two runs of a sweep are the same.
+    #[error("{}: {first} and {second} are the same run; remove one of them", path.display())]
+    SameRun {
+        /// The config file.
+        path: PathBuf,
+        /// The levels of the one.
+        first: String,
+        /// The levels of the other.
+        second: String,
+    },
     /// An argument of `--set` that is not `key=value`.
     #[error("--set {argument}: {problem}; write --set network.depth=8")]
     Override {

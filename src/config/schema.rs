@@ -346,6 +346,12 @@ fn violation(key: &'static str, problem: &str, mend: &str) -> Violation {
 pub const MAX_DEPTH: usize = 1000;
 /// The most units in a layer.
 pub const MAX_WIDTH: usize = 65536;
+/// The most weights between hidden layers: 8 GB in f32, and as much again for their gradients.
+const MAX_HIDDEN_WEIGHTS: usize = 2_000_000_000;
+/// The most passes over the data.
+const MAX_EPOCHS: usize = 1_000_000;
+/// The most updates.
+const MAX_STEPS: usize = 1_000_000_000;
 
 impl RunConfig {
     /// How long training lasts.
@@ -380,6 +386,13 @@ impl NetworkConfig {
                 "network.width",
                 "must be a number of units from 1 to 65536",
                 "set `network.width = 64`, for example",
+            ));
+        }
+        if (self.depth - 1) * self.width * self.width > MAX_HIDDEN_WEIGHTS {
+            return Some(violation(
+                "network.width",
+                "makes, with this depth, a network of more than 2000000000 weights",
+                "set a smaller width or depth",
             ));
         }
         scale("network.weight_std", self.weight_std, self.weight_init == WeightInit::Normal, "network.weight_init")
@@ -447,6 +460,14 @@ impl TrainingConfig {
                 "training.epochs",
                 "must be at least 1",
                 "set `training.epochs = 20`, for example, or `training.steps = 0` to measure at initialization only",
+            )),
+            (Some(epochs), None) if epochs > MAX_EPOCHS => {
+                Some(violation("training.epochs", "must be at most 1000000", "set `training.epochs = 20`, for example"))
+            }
+            (None, Some(steps)) if steps > MAX_STEPS => Some(violation(
+                "training.steps",
+                "must be at most 1000000000",
+                "set `training.steps = 1000`, for example",
             )),
             _ => None,
         }

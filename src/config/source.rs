@@ -79,6 +79,11 @@ impl Source {
         Ok(Self { path: path.to_owned(), settings, factors, experiment })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// `[experiment]`
     pub fn experiment(&self) -> &ExperimentConfig {
         &self.experiment
@@ -99,9 +104,10 @@ impl Source {
         for level in &assignment.levels {
             settings.extend(level.settings.iter().cloned());
         }
+        refuse_values_as_sections(&settings)?;
         let mut table = Table::new();
         for (key, setting) in &settings {
-            insert(&mut table, key, setting)?;
+            insert(&mut table, key, &setting.value);
         }
         let config: RunConfig =
             serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| self.explain(&settings, &error))?;
@@ -199,12 +205,24 @@ fn read_settings(path: &Path, text: &str) -> Result<BTreeMap<String, Setting>, C
     let mut lines = BTreeMap::new();
     collect_lines(spans.get_ref(), "", text, &mut lines);
     let mut settings = BTreeMap::new();
+    let mut twice = None;
     flatten(values, "", &mut |key, value| {
         let line = lines.get(&key).copied().unwrap_or(1);
         let origin = Origin::Line { path: path.to_owned(), line };
-        settings.insert(key, Setting { value, origin });
+        if let Some(earlier) = settings.insert(key.clone(), Setting { value, origin }) {
+            twice = Some((key, earlier));
+        }
     });
-    Ok(settings)
+    // `"network.depth" = 5` in quotes is the same key as `depth = 5` under [network].
+    twice.map_or(Ok(settings), |(key, earlier)| {
+        Err(ConfigError::Value {
+            origin: earlier.origin,
+            problem: "is written twice".to_owned(),
+            value: show(&earlier.value),
+            mend: "remove one of the two".to_owned(),
+            key,
+        })
+    })
 }
 
 fn line_origin(path: &Path, text: &str, offset: usize) -> Origin {
@@ -228,7 +246,9 @@ fn collect_nested(value: &Spanned<DeValue<'_>>, key: &str, text: &str, lines: &m
         DeValue::Table(inner) => collect_lines(inner, key, text, lines),
         DeValue::Array(items) if key == "sweep.cases" => {
             for (index, item) in items.iter().enumerate() {
-                collect_nested(item, &join(key, &index.to_string()), text, lines);
+                let key = join(key, &index.to_string());
+                lines.insert(key.clone(), line_of(text, item.span().start));
+                collect_nested(item, &key, text, lines);
             }
         }
         _ => {}
@@ -241,11 +261,11 @@ fn flatten(table: Table, prefix: &str, found: &mut impl FnMut(String, Value)) {
         let key = join(prefix, &name);
         match value {
             Value::Table(inner) if !inner.is_empty() => flatten(inner, &key, found),
-            Value::Array(items) if key == "sweep.cases" => {
+            Value::Array(items) if key == "sweep.cases" && !items.is_empty() => {
                 for (index, item) in items.into_iter().enumerate() {
                     let key = join(&key, &index.to_string());
                     match item {
-                        Value::Table(inner) => flatten(inner, &key, found),
+                        Value::Table(inner) if !inner.is_empty() => flatten(inner, &key, found),
                         other => found(key, other),
                     }
                 }
@@ -331,6 +351,9 @@ fn apply_override(
             "the key is set by [[sweep.cases]], which would win; set `sweep.cases` instead, or edit the cases",
         ));
     }
+    if value.is_table() {
+        return Err(refuse("the value is a section; set its keys one by one"));
+    }
     // A fixed value takes the place of the list that is swept.
     settings.remove(&format!("sweep.{key}"));
     settings.insert(key.to_owned(), Setting { value, origin });
@@ -341,6 +364,7 @@ fn apply_override(
 fn parse_value(text: &str) -> Value {
     toml::from_str::<Table>(&format!("value = {text}"))
         .ok()
+        .filter(|table| table.len() == 1)
         .and_then(|mut table| table.remove("value"))
         .unwrap_or_else(|| Value::String(text.to_owned()))
 }
@@ -447,7 +471,19 @@ fn take_factors(
         factors.push(case_factor(path, cases)?);
     }
     for (key, setting) in swept {
-        factors.push(key_factor(&key, &setting)?);
+        let factor = key_factor(&key, &setting)?;
+        let cases = factors.first().map_or(&[][..], |cases: &Factor| &cases.levels);
+        let in_case = cases.iter().find(|case| case.settings.iter().any(|(other, _)| *other == factor.name));
+        if let Some(case) = in_case {
+            return Err(ConfigError::Value {
+                origin: setting.origin,
+                key,
+                problem: format!("is swept and set by the case `{}` too", case.label),
+                value: show(&setting.value),
+                mend: "leave it to one of the two".to_owned(),
+            });
+        }
+        factors.push(factor);
     }
     Ok(factors)
 }
@@ -526,27 +562,47 @@ fn case_factor(path: &Path, cases: Vec<Case>) -> Result<Factor, ConfigError> {
     Ok(Factor { name: CASE_FACTOR.to_owned(), levels })
 }
 
-fn insert(table: &mut Table, key: &str, setting: &Setting) -> Result<(), ConfigError> {
-    let mut parts: Vec<&str> = key.split('.').collect();
-    let last = parts.pop().unwrap_or_default();
-    let mut place = table;
-    for part in parts {
-        let entry = place.entry(part.to_owned()).or_insert_with(|| Value::Table(Table::new()));
-        match entry {
-            Value::Table(inner) => place = inner,
-            other => {
-                return Err(ConfigError::Value {
-                    origin: setting.origin.clone(),
-                    key: part.to_owned(),
-                    problem: "must be a section".to_owned(),
-                    value: show(other),
-                    mend: format!("write keys such as `{key}` instead"),
-                });
+/// A key that has a value cannot have keys below it.
+fn refuse_values_as_sections(settings: &BTreeMap<String, Setting>) -> Result<(), ConfigError> {
+    for (key, setting) in settings {
+        let below = format!("{key}.");
+        let Some((longer, other)) =
+            settings.range(below.clone()..).next().filter(|(other, _)| other.starts_with(&below))
+        else {
+            continue;
+        };
+        return Err(if key.contains('.') {
+            ConfigError::UnknownKey {
+                origin: other.origin.clone(),
+                key: longer.clone(),
+                mend: format!("`{key}` is a value and has no keys"),
+            }
+        } else {
+            ConfigError::Value {
+                origin: setting.origin.clone(),
+                key: key.clone(),
+                problem: "must be a section".to_owned(),
+                value: show(&setting.value),
+                mend: format!("set its keys, such as `{longer}`"),
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Puts a value at its place in nested tables. No key on the way has a value.
+fn insert(table: &mut Table, key: &str, value: &Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value.clone());
+        }
+        Some((section, rest)) => {
+            let entry = table.entry(section.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = entry {
+                insert(inner, rest, value);
             }
         }
     }
-    place.insert(last.to_owned(), setting.value.clone());
-    Ok(())
 }
 
 /// A value as one would write it in TOML.
@@ -583,10 +639,11 @@ fn expectation(message: &str, quoted: &[&str]) -> (String, String) {
     if message.starts_with("unknown variant") {
         let known = &quoted[1.min(quoted.len())..];
         let given = quoted.first().copied().unwrap_or_default();
+        let given = given.to_lowercase();
+        let similarity = |other: &&&str| (strsim::jaro_winkler(&given, other) * 1e6) as u64;
         let mend = known
             .iter()
-            .find(|other| strsim::jaro_winkler(given, other) >= SUGGESTION_SIMILARITY)
-            .or(known.first())
+            .max_by_key(similarity)
             .map_or_else(String::new, |other| format!("write \"{other}\", for example"));
         return (format!("must be one of {}", known.join(", ")), mend);
     }

@@ -52,8 +52,8 @@ pub struct Batch {
 /// An endless sequence of mini-batches, shuffled anew in every epoch.
 ///
 /// An epoch gathers the whole split on the device in a new order; only the order, four bytes an example, is
-/// copied from the host, once an epoch. Every batch has the same size: examples that are left over at the end of an
-/// epoch wait for the next one.
+/// copied from the host, once an epoch. Every batch has the same size: fewer examples than a batch that are left over at
+/// the end of an epoch are not used in it, and the next order is drawn anew.
 #[derive(Clone, Debug)]
 pub struct Batches {
     split: DeviceSplit,

@@ -36,8 +36,10 @@ pub struct PendingStep {
     pub step: usize,
     /// The gradient of every parameter.
     pub gradients: Vec<gradient::Measurement>,
-    /// The update of every parameter, in the same order; empty if nothing was updated.
+    /// The weight and the update of every parameter, in the same order.
     pub updates: Vec<Reading>,
+    /// Whether the step changed the parameters.
+    pub is_updated: bool,
     /// The hidden layers.
     pub layers: Vec<layer::Measurement>,
 }
@@ -129,7 +131,8 @@ impl Probe {
         for mut row in losses {
             let read = values.next().unwrap_or_default();
             row.loss = finite(read.first());
-            row.accuracy = read.get(1).copied();
+            // Which output of a network without finite outputs is the largest says nothing.
+            row.accuracy = row.loss.and(read.get(1).copied());
             rows.steps.push(row);
         }
         for (gradients, layers) in headers {
@@ -150,13 +153,12 @@ impl Probe {
         let mut updates = step.updates.into_iter();
         let mut gradients = Vec::new();
         for measurement in step.gradients {
-            let update = updates.next();
             gradients.push(GradientHeader {
                 row: self.gradient_row(step.step, measurement.parameter, measurement.element_count),
-                has_update: update.is_some(),
+                is_updated: step.is_updated,
             });
             readings.push(measurement.reading);
-            readings.extend(update);
+            readings.extend(updates.next());
         }
         let mut layers = Vec::new();
         for measurement in step.layers {
@@ -214,7 +216,7 @@ fn number_layers(gradients: &mut [GradientHeader]) {
 
 struct GradientHeader {
     row: GradientRow,
-    has_update: bool,
+    is_updated: bool,
 }
 
 impl GradientHeader {
@@ -228,9 +230,9 @@ impl GradientHeader {
             row.grad_rms = gradient.norm.rms(row.element_count);
             row.grad_max_abs = Some(gradient.norm.max_abs);
         }
-        if self.has_update {
-            let update = UpdateSummary::from_reading(&values.next().unwrap_or_default());
-            row.weight_l2 = update.weight.l2();
+        let update = UpdateSummary::from_reading(&values.next().unwrap_or_default());
+        row.weight_l2 = update.weight.l2();
+        if self.is_updated {
             row.update_l2 = update.update.l2();
             row.update_ratio = match (row.weight_l2, row.update_l2) {
                 (Some(weight), Some(update)) if weight > 0.0 => finite(Some(&(update / weight))),

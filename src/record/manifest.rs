@@ -26,6 +26,8 @@ pub struct Manifest {
     pub seed: u64,
     /// The SHA-256 of the data set.
     pub data_sha256: String,
+    /// How many rows each table has.
+    pub rows: RowCounts,
     /// The resolved config.
     pub config: RunConfig,
     /// The machine and the build.
@@ -34,6 +36,19 @@ pub struct Manifest {
     pub started_at: String,
     /// When it ended, in UTC.
     pub finished_at: String,
+}
+
+/// The rows of each table of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCounts {
+    /// In `gradients.csv`.
+    pub gradients: usize,
+    /// In `activations.csv`.
+    pub activations: usize,
+    /// In `steps.csv`.
+    pub steps: usize,
+    /// In `throughput.csv`.
+    pub throughput: usize,
 }
 
 /// The part of a manifest that every version of the schema has.

@@ -8,6 +8,6 @@ mod summary;
 
 pub use environment::Environment;
 pub use error::StoreError;
-pub use manifest::Manifest;
+pub use manifest::{Manifest, RowCounts};
 pub use store::{ExperimentStore, PendingRun, RunRecord, load_experiment};
 pub use summary::write_summary;

@@ -8,13 +8,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
-use super::manifest::{Manifest, ManifestVersion};
+use super::manifest::{Manifest, ManifestVersion, RowCounts};
 use crate::schema::{ActivationRow, GradientRow, RowSink, RunRows, SCHEMA_VERSION, StepRow, ThroughputRow};
 
 const MANIFEST: &str = "manifest.json";
 const LOCK: &str = ".lock";
 const TEMPORARY_PREFIX: &str = ".tmp-";
 const REPLACED_PREFIX: &str = ".old-";
+
+/// What to do about a file that gradmark did not leave so.
+const REMOVE_RUN: &str = "remove the directory that it is in and run the experiment again";
 
 /// The results of an experiment, open for writing by this process alone.
 #[derive(Debug)]
@@ -41,11 +44,12 @@ impl ExperimentStore {
     pub fn open(out: &Path, experiment: &str) -> Result<Self, StoreError> {
         let dir = out.join(experiment);
         let mend = "name a directory that you can write with --out";
-        fs::create_dir_all(&dir)
-            .map_err(|error| StoreError::unusable(&dir, format!("cannot be made: {error}"), mend))?;
-        let lock_path = dir.join(LOCK);
-        let lock = File::create(&lock_path)
-            .map_err(|error| StoreError::unusable(&dir, format!("cannot be written: {error}"), mend))?;
+        let failed = |what: &str, error: io::Error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::write(&dir)(error),
+            _ => StoreError::unusable(&dir, format!("cannot be {what}: {error}"), mend),
+        };
+        fs::create_dir_all(&dir).map_err(|error| failed("made", error))?;
+        let lock = File::create(dir.join(LOCK)).map_err(|error| failed("written", error))?;
         match lock.try_lock() {
             // Some network file systems have no locks: then nothing guards against a second writer.
             Ok(()) | Err(TryLockError::Error(_)) => {}
@@ -127,11 +131,25 @@ impl PendingRun {
         if self.target.exists() {
             fs::rename(&self.target, &self.replaced).map_err(StoreError::write(&self.target))?;
         }
-        fs::rename(&self.temporary, &self.target).map_err(StoreError::write(&self.target))?;
+        if let Err(error) = fs::rename(&self.temporary, &self.target) {
+            // What stood there before comes back; if even that fails, the next run brings it back.
+            let _ = fs::rename(&self.replaced, &self.target);
+            return Err(StoreError::write(&self.target)(error));
+        }
         if self.replaced.exists() {
             fs::remove_dir_all(&self.replaced).map_err(StoreError::write(&self.replaced))?;
         }
         Ok(())
+    }
+
+    /// The rows that were written so far.
+    pub fn row_counts(&self) -> RowCounts {
+        RowCounts {
+            gradients: self.gradients.rows,
+            activations: self.activations.rows,
+            steps: self.steps.rows,
+            throughput: self.throughput.rows,
+        }
     }
 
     /// The directory that the files are in until they are complete.
@@ -169,11 +187,12 @@ impl RowSink for PendingRun {
 struct Table {
     path: PathBuf,
     writer: Option<csv::Writer<File>>,
+    rows: usize,
 }
 
 impl Table {
     fn new(dir: &Path, name: &str) -> Self {
-        Self { path: dir.join(name), writer: None }
+        Self { path: dir.join(name), writer: None, rows: 0 }
     }
 
     fn write<R: Serialize>(&mut self, rows: &[R]) -> io::Result<()> {
@@ -187,6 +206,7 @@ impl Table {
         for row in rows {
             writer.serialize(row).map_err(io::Error::from)?;
         }
+        self.rows += rows.len();
         Ok(())
     }
 
@@ -215,40 +235,67 @@ pub fn load_experiment(dir: &Path) -> Result<Vec<RunRecord>, StoreError> {
 fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
     check_version(run)?;
     let path = run.join(MANIFEST);
-    let manifest = read_json(&path)?;
-    Ok(RunRecord {
-        manifest,
-        rows: RunRows {
-            gradients: read_table(&run.join("gradients.csv"))?,
-            activations: read_table(&run.join("activations.csv"))?,
-            steps: read_table(&run.join("steps.csv"))?,
-            throughput: read_table(&run.join("throughput.csv"))?,
-        },
-    })
+    let manifest: Manifest = read_json(&path)?;
+    let rows = RunRows {
+        gradients: read_table(&run.join("gradients.csv"))?,
+        activations: read_table(&run.join("activations.csv"))?,
+        steps: read_table(&run.join("steps.csv"))?,
+        throughput: read_table(&run.join("throughput.csv"))?,
+    };
+    check_counts(run, &manifest, &rows)?;
+    Ok(RunRecord { manifest, rows })
 }
 
-fn read_table<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, StoreError> {
+/// A table that is absent or cut off at the end of a line is noticed by its number of rows.
+fn check_counts(run: &Path, manifest: &Manifest, rows: &RunRows) -> Result<(), StoreError> {
+    let written = &manifest.rows;
+    for (name, written, found) in [
+        ("gradients.csv", written.gradients, rows.gradients.len()),
+        ("activations.csv", written.activations, rows.activations.len()),
+        ("steps.csv", written.steps, rows.steps.len()),
+        ("throughput.csv", written.throughput, rows.throughput.len()),
+    ] {
+        if written != found {
+            let problem = format!("has {found} rows, and {written} were written");
+            return Err(StoreError::unusable(&run.join(name), problem, REMOVE_RUN));
+        }
+    }
+    Ok(())
+}
+
+fn read_table<R: DeserializeOwned + Serialize>(path: &Path) -> Result<Vec<R>, StoreError> {
     if !path.exists() {
         return Ok(Vec::new());
     }
     let damaged = |error: csv::Error| {
-        StoreError::unusable(
-            path,
-            format!("is not a table that gradmark wrote: {error}"),
-            "remove the directory of the run and run the experiment again",
-        )
+        StoreError::unusable(path, format!("is not a table that gradmark wrote: {error}"), REMOVE_RUN)
     };
     let mut reader = csv::Reader::from_path(path).map_err(damaged)?;
-    reader.deserialize().collect::<Result<_, _>>().map_err(damaged)
+    let found = reader.headers().map_err(damaged)?.clone();
+    let rows: Vec<R> = reader.deserialize().collect::<Result<_, _>>().map_err(damaged)?;
+    // A column that is missing would read as values that are missing.
+    let expected = rows.first().map(columns).transpose().map_err(damaged)?;
+    match expected {
+        Some(expected) if found != expected => Err(StoreError::unusable(
+            path,
+            format!("has other columns than this schema version: {}", found.iter().collect::<Vec<_>>().join(",")),
+            REMOVE_RUN,
+        )),
+        _ => Ok(rows),
+    }
+}
+
+/// The columns of a row's table.
+fn columns<R: Serialize>(row: &R) -> Result<csv::StringRecord, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.serialize(row)?;
+    let bytes = writer.into_inner().map_err(|error| io::Error::from(error.error().kind()))?;
+    csv::Reader::from_reader(&bytes[..]).headers().cloned()
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let damaged = |error: String| {
-        StoreError::unusable(
-            path,
-            format!("is not a manifest that gradmark wrote: {error}"),
-            "remove the directory of the run and run the experiment again",
-        )
+        StoreError::unusable(path, format!("is not a manifest that gradmark wrote: {error}"), REMOVE_RUN)
     };
     let text = fs::read_to_string(path).map_err(|error| damaged(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))
@@ -294,14 +341,16 @@ fn remove_leftovers(dir: &Path) -> Result<(), StoreError> {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(run_id) = name.strip_prefix(REPLACED_PREFIX)
+            && entry.path().join(MANIFEST).is_file()
             && !dir.join(run_id).exists()
         {
             // Killed between the two renames of a replacement: the earlier run is whole and comes back.
             fs::rename(entry.path(), dir.join(run_id))
                 .map_err(|error| StoreError::unusable(&entry.path(), error.to_string(), mend))?;
         } else if name.starts_with(TEMPORARY_PREFIX) || name.starts_with(REPLACED_PREFIX) {
-            fs::remove_dir_all(entry.path())
-                .map_err(|error| StoreError::unusable(&entry.path(), error.to_string(), mend))?;
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|error| StoreError::unusable(&path, error.to_string(), mend))?;
         }
     }
     Ok(())

@@ -63,6 +63,23 @@ pub struct Line {
     pub nonfinite: Vec<f64>,
 }
 
+impl Line {
+    /// The number of places on the horizontal axis at which something is drawn.
+    pub fn places(&self) -> usize {
+        let mut places: Vec<f64> = self.points.iter().map(|point| point.x).collect();
+        places.extend(self.zeros.iter().chain(&self.nonfinite));
+        places.sort_by(f64::total_cmp);
+        places.dedup();
+        places.len()
+    }
+
+    /// The points in stretches: a line does not pass over a place where there is only a value that cannot be drawn.
+    fn stretches(&self) -> Vec<&[Point]> {
+        let gaps = || self.zeros.iter().chain(&self.nonfinite);
+        self.points.chunk_by(|a, b| !gaps().any(|gap| a.x < *gap && *gap < b.x)).collect()
+    }
+}
+
 /// One chart of the figure.
 #[derive(Clone, Debug)]
 pub struct Panel {
@@ -147,6 +164,18 @@ const PANEL_WIDTH: u32 = 400;
 const PANEL_HEIGHT: u32 = 300;
 const FONT: &str = "sans-serif";
 
+/// Where the heading starts, in pixels from the left.
+const LEFT: i32 = 16;
+
+/// The room of a sample of a line before its name.
+const SAMPLE_WIDTH: i32 = 34;
+
+/// The room of a name and of the gap behind it. Without font files widths are estimates; 8 pixels a character are enough
+/// for this size.
+fn text_width(name: &str) -> i32 {
+    8 * name.chars().count() as i32 + 24
+}
+
 fn color(index: usize) -> RGBColor {
     COLORS[index % COLORS.len()]
 }
@@ -164,8 +193,8 @@ impl Chart {
             _ => 3,
         };
         let rows = self.panels.len().div_ceil(columns).max(1);
-        let heading = self.heading_height();
         let width = (columns as u32 * PANEL_WIDTH).max(640);
+        let heading = self.heading_height(width as i32);
         let height = heading + rows as u32 * PANEL_HEIGHT;
         let mut svg = String::new();
         {
@@ -175,9 +204,25 @@ impl Chart {
         Ok(svg)
     }
 
-    fn heading_height(&self) -> u32 {
-        let lines = 1 + u32::from(!self.subtitle.is_empty()) + u32::from(self.needs_second_legend());
+    fn heading_height(&self, width: i32) -> u32 {
+        let legend = self.legend_places(width).last().map_or(1, |(_, line)| 1 + *line as u32);
+        let lines = legend + u32::from(!self.subtitle.is_empty()) + u32::from(self.needs_second_legend());
         46 + 24 * lines
+    }
+
+    /// Where each name of the legend starts, and on which of its lines.
+    fn legend_places(&self, width: i32) -> Vec<(i32, i32)> {
+        let (mut x, mut line) = (LEFT, 0);
+        let mut places = Vec::new();
+        for name in &self.legend {
+            let end = x + SAMPLE_WIDTH + text_width(name);
+            if end > width && x > LEFT {
+                (x, line) = (LEFT, line + 1);
+            }
+            places.push((x, line));
+            x += SAMPLE_WIDTH + text_width(name);
+        }
+        places
     }
 
     fn needs_second_legend(&self) -> bool {
@@ -220,16 +265,18 @@ impl Chart {
             area.draw(&Text::new(self.subtitle.clone(), (16, y), (FONT, 15).into_font()))?;
             y += 24;
         }
-        let mut x = 16;
-        for (index, name) in self.legend.iter().enumerate() {
+        let places = self.legend_places(area.dim_in_pixel().0 as i32);
+        let top = y;
+        for ((index, name), (x, line)) in self.legend.iter().enumerate().zip(places) {
+            y = top + 24 * line;
             let style = color(index).stroke_width(3);
             area.draw(&PathElement::new(vec![(x, y + 8), (x + 26, y + 8)], style))?;
             area.draw(&marker(index, (x + 13, y + 8)))?;
-            x = label(area, name, x + 34, y)?;
+            label(area, name, x + 34, y)?;
         }
         if self.needs_second_legend() {
             y += 24;
-            x = 16;
+            let mut x = LEFT;
             if let Some([solid, dashed]) = &self.styles {
                 area.draw(&PathElement::new(vec![(x, y + 8), (x + 26, y + 8)], BLACK.stroke_width(2)))?;
                 x = label(area, solid, x + 34, y)?;
@@ -291,15 +338,18 @@ impl Chart {
         let at = |point: &Point, y: f64| (place(&self.x.scale, point.x), place(&self.y.scale, y));
         let middle: Vec<(f64, f64)> = line.points.iter().map(|point| at(point, point.y)).collect();
         if line.joined {
-            let lower = line.points.iter().map(|point| at(point, point.low));
-            let upper = line.points.iter().rev().map(|point| at(point, point.high));
-            let outline: Vec<(f64, f64)> = lower.chain(upper).collect();
-            chart.draw_series([Polygon::new(outline, color.mix(0.16))])?;
-            let stroke: ShapeStyle = color.stroke_width(2);
-            if line.dashed {
-                chart.draw_series([DashedPathElement::new(middle.clone(), 6, 4, stroke)])?;
-            } else {
-                chart.draw_series([PathElement::new(middle.clone(), stroke)])?;
+            for stretch in line.stretches() {
+                let lower = stretch.iter().map(|point| at(point, point.low));
+                let upper = stretch.iter().rev().map(|point| at(point, point.high));
+                let outline: Vec<(f64, f64)> = lower.chain(upper).collect();
+                chart.draw_series([Polygon::new(outline, color.mix(0.16))])?;
+                let middle: Vec<(f64, f64)> = stretch.iter().map(|point| at(point, point.y)).collect();
+                let stroke: ShapeStyle = color.stroke_width(2);
+                if line.dashed {
+                    chart.draw_series([DashedPathElement::new(middle, 6, 4, stroke)])?;
+                } else {
+                    chart.draw_series([PathElement::new(middle, stroke)])?;
+                }
             }
         } else {
             for point in &line.points {
@@ -342,7 +392,7 @@ impl Chart {
             let (low, high) = (low.floor(), high.ceil());
             return if high - low < 2.0 { (low - 1.0, high + 1.0) } else { (low, high) };
         }
-        let margin = ((high - low) * 0.06).max(1e-9);
+        let margin = if high > low { (high - low) * 0.06 } else { (low.abs() * 0.05).max(0.5) };
         let floor = if low >= 0.0 && low < 0.5 * high { 0.0 } else { low - margin };
         (floor, high + margin)
     }
@@ -353,8 +403,7 @@ fn label<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, name: &str, x: i32, y: i
     let style = (FONT, 15).into_font();
     let style = plotters::style::TextStyle::from(style).pos(Pos::new(HPos::Left, VPos::Center));
     area.draw(&Text::new(name.to_owned(), (x, y + 8), style))?;
-    // Without font files, widths are estimates: 8 pixels a character are enough for this size.
-    Ok(x + 8 * name.chars().count() as i32 + 24)
+    Ok(x + text_width(name))
 }
 
 /// The marker of a colour, so that a line is known without it: disc, ring, then the same again larger.

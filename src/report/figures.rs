@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::chart::{Axis, Chart, Line, Panel, Point, Scale};
 use super::format::short_name;
-use crate::analysis::{Interval, geometric_mean, mean};
+use crate::analysis::{Interval, bootstrap_median, geometric_mean, mean, median};
 use crate::record::RunRecord;
 use crate::schema::{GradientRow, ProbeLoad, StepPhase, ThroughputPhase};
 
@@ -40,6 +40,10 @@ pub fn draw_figures(dir: &Path, runs: &[RunRecord]) -> Result<Vec<PathBuf>, Figu
     for (name, chart) in charts {
         let path = folder.join(format!("{name}.svg"));
         if chart.panels.iter().all(|panel| panel.lines.is_empty()) {
+            // A figure of earlier runs would tell about others than the table does.
+            if path.exists() {
+                fs::remove_file(&path).map_err(|error| failed(&path, error.to_string()))?;
+            }
             continue;
         }
         let svg = chart.to_svg().map_err(|reason| failed(&path, reason))?;
@@ -245,24 +249,26 @@ fn gradient_over_steps(layout: &Layout<'_>) -> Chart {
         vec![output_side.log_line(group.color), input_side]
     });
     // A single measured step is no curve.
-    if chart.panels.iter().all(|panel| panel.lines.iter().all(|line| line.points.len() < 2)) {
+    if chart.panels.iter().all(|panel| panel.lines.iter().all(|line| line.places() < 2)) {
         chart.panels.clear();
     }
-    chart.styles = Some(["last hidden layer".to_owned(), "first hidden layer".to_owned()]);
+    if chart.panels.iter().any(|panel| panel.lines.iter().any(|line| line.dashed)) {
+        chart.styles = Some(["last hidden layer".to_owned(), "first hidden layer".to_owned()]);
+    }
     chart
 }
 
 const MEAN_SPREAD: &str = "Mean over the seeds; the band reaches from the smallest to the largest.";
 
 fn learning_curves(layout: &Layout<'_>) -> Chart {
-    let x = Axis { label: "epoch".to_owned(), scale: Scale::Count };
+    let x = Axis { label: "step".to_owned(), scale: Scale::Count };
     let y = Axis { label: "test accuracy, %".to_owned(), scale: Scale::Linear };
     let mut chart = layout.chart("learning curves", MEAN_SPREAD, x, y);
     chart.panels = layout.panels(|group| {
         let mut gathered = Gathered::default();
         for row in group.runs.iter().flat_map(|run| &run.rows.steps) {
             if row.phase == StepPhase::TestSplit {
-                gathered.add(row.epoch as f64, row.accuracy.map(|accuracy| accuracy * 100.0));
+                gathered.add(row.step as f64, row.accuracy.map(|accuracy| accuracy * 100.0));
             }
         }
         vec![gathered.linear_line(group.color)]
@@ -306,14 +312,16 @@ fn throughput(layout: &Layout<'_>) -> Chart {
     let mut lines = Vec::new();
     for (place, (_, groups)) in layout.panels.iter().enumerate() {
         for group in groups {
-            let samples: Vec<f64> = group
-                .runs
-                .iter()
-                .flat_map(|run| &run.rows.throughput)
-                .filter(|row| row.phase == ThroughputPhase::Steady && row.probe == ProbeLoad::Off)
-                .map(|row| row.examples_per_second)
-                .collect();
-            let Some(Interval { median, low, high }) = crate::analysis::bootstrap_median(&samples) else {
+            let samples = |run: &&RunRecord| -> Vec<f64> {
+                let steady = run.rows.throughput.iter().filter(|row| row.phase == ThroughputPhase::Steady);
+                steady.filter(|row| row.probe == ProbeLoad::Off).map(|row| row.examples_per_second).collect()
+            };
+            // Samples of one run are alike: with several runs, the medians of the runs are resampled.
+            let values = match &group.runs[..] {
+                [run] => samples(run),
+                runs => runs.iter().filter_map(|run| median(&samples(run))).collect(),
+            };
+            let Some(Interval { median, low, high }) = bootstrap_median(&values) else {
                 continue;
             };
             // The colours of a place stand beside one another.

@@ -55,11 +55,12 @@ pub fn make_step(
         before = Some(update::snapshot(&network));
     }
 
+    pending.is_updated = matches!(update, Update::Apply { .. });
     if let Update::Apply { optimizer, learning_rate } = update {
         network = optimizer.step(learning_rate, network, gradients);
-        if let Some(before) = before {
-            pending.updates = update::measure(before, update::snapshot(&network));
-        }
+    }
+    if let Some(before) = before {
+        pending.updates = update::measure(before, update::snapshot(&network));
     }
 
     if let Some((probe, _)) = measured {

@@ -1,7 +1,7 @@
 //! The speed of a step, measured before training on copies of the network: cold and steady, with the probe and
 //! without it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::{TrainError, Workload};
 use crate::config::ProbeConfig;
@@ -17,11 +17,7 @@ pub fn measure(run_id: &str, workload: &Workload, stop: &AtomicBool) -> Result<V
     }
     let mut batches = workload.batches();
     let mut sample_ms = |load: ProbeLoad, steps: usize| {
-        if stop.load(Ordering::Relaxed) {
-            return Err(TrainError::Interrupted);
-        }
-        let quantities = quantities(load);
-        Ok(workload.time_steps(&mut batches, steps, usize::from(load != ProbeLoad::Off), &quantities)?)
+        workload.time_steps(&mut batches, 0..steps, |_| load != ProbeLoad::Off, &quantities(load), stop)
     };
     let row = |phase, sample, steps: usize, elapsed_ms: f64, probe| {
         let steps_per_second = steps as f64 / elapsed_ms * 1e3;

@@ -1,14 +1,17 @@
 //! What the steps of a run work on.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 
-use super::{Clock, STEPS_PER_READING, Update, make_step};
+use super::{Clock, STEPS_PER_READING, TrainError, Update, make_step};
 use crate::config::{Loss, ProbeConfig, RunConfig};
 use crate::data::{Batches, Dataset, DeviceSplit};
 use crate::network::Network;
-use crate::probe::{Probe, ReadError};
+use crate::probe::Probe;
 
 /// A network at initialization and its data, on a device. Every training starts from copies of it.
 #[derive(Debug)]
@@ -84,35 +87,37 @@ impl Workload {
         self.seed
     }
 
-    /// Times `steps` whole steps from initialization, in milliseconds, the device synchronised on both sides: the
-    /// batches, forward, backward, update and, at every `probe_every`-th step (0: never), the probe of `quantities`
-    /// with its transfer.
+    /// Times whole steps from initialization, in milliseconds, the device synchronised on both sides: the batches, forward,
+    /// backward, update and, where `measures` is true of the number of a step, the probe of `quantities` with its transfer.
     ///
     /// # Errors
     ///
-    /// If the device fails.
+    /// If the device fails, or if `stop` becomes true.
     pub fn time_steps(
         &self,
         batches: &mut Batches,
-        steps: usize,
-        probe_every: usize,
+        steps: Range<usize>,
+        measures: impl Fn(usize) -> bool,
         quantities: &ProbeConfig,
-    ) -> Result<f64, ReadError> {
+        stop: &AtomicBool,
+    ) -> Result<f64, TrainError> {
         let mut probe = Probe::new("", quantities, self.config.network.activation);
         let mut network = self.network();
         let mut optimizer = self.optimizer();
         let clock = Clock::start(&self.device)?;
-        for step in 0..steps {
+        for step in steps {
             let update = Update::Apply { optimizer: &mut optimizer, learning_rate: self.config.training.learning_rate };
-            let measures = probe_every > 0 && step.is_multiple_of(probe_every);
-            let measured = measures.then_some((&mut probe, step));
+            let measured = measures(step).then_some((&mut probe, step));
             (network, _) = make_step(network, batches.next_batch(), self.loss(), update, measured);
             if (step + 1).is_multiple_of(STEPS_PER_READING) {
                 probe.read()?;
             }
+            if stop.load(Ordering::Relaxed) {
+                return Err(TrainError::Interrupted);
+            }
         }
         probe.read()?;
-        clock.stop_ms(&self.device)
+        Ok(clock.stop_ms(&self.device)?)
     }
 
     /// Floating-point operations of a step, by [`Network::flops_per_step`].
