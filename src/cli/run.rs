@@ -58,7 +58,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
         progress.remark(&format!("{} complete runs are kept and skipped; --force repeats them", kept.len()));
     }
 
-    let session = Session {
+    let runner = Runner {
         plan: &plan,
         store: &store,
         device: &device,
@@ -73,7 +73,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
             break;
         }
         let name = run_name(&plan, spec);
-        match session.run(spec, &name) {
+        match runner.run(spec, &name) {
             Ok(status) => progress.finish_run(done + 1, &name, &outcome(&status)),
             Err(error) if is_interruption(&error) => {
                 interrupted = true;
@@ -112,7 +112,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What all runs of a command share.
-struct Session<'a> {
+struct Runner<'a> {
     plan: &'a Plan,
     store: &'a ExperimentStore,
     device: &'a Device,
@@ -121,7 +121,7 @@ struct Session<'a> {
     progress: &'a Progress,
 }
 
-impl Session<'_> {
+impl Runner<'_> {
     /// Makes one run and its files.
     fn run(&self, spec: &RunSpec, name: &str) -> anyhow::Result<RunStatus> {
         let dataset: Dataset = data::load(&spec.config.data);
