@@ -17,7 +17,6 @@ use crate::probe::Probe;
 #[derive(Debug)]
 pub struct Workload {
     config: RunConfig,
-    seed: u64,
     device: Device,
     network: Network,
     batches: Batches,
@@ -33,7 +32,6 @@ impl Workload {
         let batch_size = config.training.batch_size.of(dataset.train.len());
         Self {
             config: config.clone(),
-            seed,
             device: device.clone(),
             network: Network::init(&config.network, dataset.features, dataset.classes, seed, &tracked),
             batches: Batches::new(split(&dataset.train, &tracked), batch_size, seed),
@@ -80,11 +78,6 @@ impl Workload {
     /// The config.
     pub fn config(&self) -> &RunConfig {
         &self.config
-    }
-
-    /// The seed.
-    pub fn seed(&self) -> u64 {
-        self.seed
     }
 
     /// Times whole steps from initialization, in milliseconds, the device synchronised on both sides: the batches, forward,
