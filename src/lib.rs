@@ -28,7 +28,7 @@
 //! let plan = plan::plan(&source, &adapter.label())?;
 //! let spec = &plan.runs[0];
 //!
-//! let dataset = data::load(&spec.config.data);
+//! let dataset = data::load(&spec.config, spec.seed);
 //! let stop = AtomicBool::new(false);
 //! let control = train::Control { stop: &stop, progress: &|_, _| {} };
 //! let mut rows = RunRows::default();
@@ -53,6 +53,7 @@ pub mod record;
 pub mod report;
 pub mod schema;
 mod seed;
+pub mod theory;
 pub mod train;
 
 /// The text of a panic, for errors of code that panics instead of returning them.

@@ -10,7 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// The version of the files. It changes when a column changes its name or meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A row of `gradients.csv`: one parameter at one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,8 @@ pub struct GradientRow {
     pub update_ratio: Option<f64>,
 }
 
-/// A row of `activations.csv`: one hidden layer at one step.
+/// A row of `activations.csv`: one hidden layer at one step; with `probe.inputs` also the output layer, of which only
+/// the gradient with respect to its input is measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ActivationRow {
     /// The run.
@@ -65,14 +66,62 @@ pub struct ActivationRow {
     /// Euclidean norm, over units, of the mean over the batch of each example's delta: the norm of the bias
     /// gradient, Nielsen's learning speed.
     pub mean_delta_l2: Option<f64>,
+    /// Euclidean norm, over examples and units, of the gradient with respect to the layer's input; empty unless
+    /// `probe.inputs` asks for it.
+    pub input_grad_l2: Option<f64>,
     /// Mean activation over examples and units.
     pub activation_mean: Option<f64>,
     /// Standard deviation of the activations over examples and units.
     pub activation_std: Option<f64>,
-    /// Fraction of the activations in a flat part: sigmoid outside .05 to .95, tanh outside -.9 to .9, ReLU at 0.
+    /// Fraction of the activations in a flat part: sigmoid outside .05 to .95, tanh outside -.9 to .9, ReLU at 0, ELU,
+    /// SELU and softplus within a twentieth of their lower limit; empty for functions without a flat part.
     pub saturated_fraction: Option<f64>,
-    /// Fraction of the units that are 0 for every example of the batch; empty for functions that never are.
+    /// Fraction of the units that are 0 for every example of the batch, for ReLU and its relatives (leaky ReLU, PReLU, ELU,
+    /// SELU, GELU); empty for other functions.
     pub dead_fraction: Option<f64>,
+}
+
+/// A row of `units.csv`: one unit of a hidden layer at one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitRow {
+    /// The run.
+    pub run_id: String,
+    /// The step, from 0.
+    pub step: usize,
+    /// The layer, from 0 at the input.
+    pub layer_index: usize,
+    /// The layer's path in the network: `hidden.3`.
+    pub layer: String,
+    /// The unit, from 0.
+    pub unit: usize,
+    /// The mean over the batch of each example's delta: the gradient of the unit's bias. Empty if not finite.
+    pub mean_delta: Option<f64>,
+}
+
+/// A row of `chain.csv`: one link of a chain of single neurons, a = phi(z), z = w a' + b. The gradient of the chain's
+/// output with respect to its input is the product of the factors w phi'(z) of all links.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// The run.
+    pub run_id: String,
+    /// The link, from 0 at the input.
+    pub link: usize,
+    /// w
+    pub weight: f64,
+    /// b
+    pub bias: f64,
+    /// z, in f64 on the host.
+    pub pre_activation: f64,
+    /// w phi'(z), in f64 on the host.
+    pub factor: f64,
+    /// The product of the factors from this link to the last one: the gradient of the output with respect to this link's
+    /// input, in f64 on the host.
+    pub product: f64,
+    /// The factor as the device has it: its gradient with respect to this link's input by that with respect to the next
+    /// one's. Empty if not finite.
+    pub factor_on_device: Option<f64>,
+    /// The device's gradient of the output with respect to this link's input, in f32. Empty if not finite.
+    pub product_on_device: Option<f64>,
 }
 
 /// What a row of `steps.csv` was computed on.
@@ -98,17 +147,21 @@ pub struct StepRow {
     pub epoch: usize,
     /// What the row was computed on.
     pub phase: StepPhase,
-    /// The loss, a mean over examples; empty if not finite.
+    /// The loss, a mean over examples, without penalties; empty if not finite.
     pub loss: Option<f64>,
+    /// The penalties of `training.l1` and `training.l2`, which the gradients contain; empty without them and at steps that
+    /// the probe left out.
+    pub penalty: Option<f64>,
     /// The fraction of the examples that is classified correctly; empty in `train` rows.
     pub accuracy: Option<f64>,
     /// The learning rate of the update; empty in evaluations.
     pub learning_rate: Option<f64>,
-    /// Norm of all gradients as one vector, before clipping; empty at steps that the probe left out.
+    /// Norm of all gradients as one vector, before clipping; empty at steps that the probe left out, but with
+    /// `training.clipping = "global_norm"`, which needs it at every step. The same holds for the other three.
     pub grad_l2_before_clip: Option<f64>,
     /// The same after clipping; empty without clipping.
     pub grad_l2_after_clip: Option<f64>,
-    /// The factor that clipping put on the gradients; empty without clipping.
+    /// The factor that clipping put on the gradients; empty unless they have one in common (`global_norm`).
     pub clip_coefficient: Option<f64>,
     /// The fraction of the elements that clipping changed; empty without clipping.
     pub clipped_fraction: Option<f64>,
@@ -188,6 +241,18 @@ pub trait RowSink {
     ///
     /// If they cannot be written.
     fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()>;
+    /// Adds rows of `units.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn units(&mut self, rows: Vec<UnitRow>) -> io::Result<()>;
+    /// Adds rows of `chain.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn links(&mut self, rows: Vec<LinkRow>) -> io::Result<()>;
     /// Adds rows of `steps.csv`.
     ///
     /// # Errors
@@ -209,6 +274,10 @@ pub struct RunRows {
     pub gradients: Vec<GradientRow>,
     /// `activations.csv`
     pub activations: Vec<ActivationRow>,
+    /// `units.csv`
+    pub units: Vec<UnitRow>,
+    /// `chain.csv`
+    pub links: Vec<LinkRow>,
     /// `steps.csv`
     pub steps: Vec<StepRow>,
     /// `throughput.csv`
@@ -222,6 +291,14 @@ impl RowSink for RunRows {
     }
     fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()> {
         self.activations.extend(rows);
+        Ok(())
+    }
+    fn units(&mut self, rows: Vec<UnitRow>) -> io::Result<()> {
+        self.units.extend(rows);
+        Ok(())
+    }
+    fn links(&mut self, rows: Vec<LinkRow>) -> io::Result<()> {
+        self.links.extend(rows);
         Ok(())
     }
     fn steps(&mut self, rows: Vec<StepRow>) -> io::Result<()> {

@@ -3,15 +3,16 @@
 
 #![cfg(feature = "flex")]
 
+use burn::module::Param;
 use burn::tensor::Tensor;
 use gradmark::config::{
-    Activation, BatchSize, BiasInit, DataConfig, Loss, NetworkConfig, NetworkKind, ProbeConfig, RunConfig,
-    ThroughputConfig, TrainingConfig, WeightInit,
+    Activation, BatchSize, BiasInit, DataConfig, Loss, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig,
+    TrainingConfig, TrainingLength, WeightInit,
 };
 use gradmark::data::{self, Batch};
-use gradmark::network::{Dense, Network};
+use gradmark::network::{Dense, DenseLayer, Network};
 use gradmark::probe::{Probe, Rows};
-use gradmark::train::{Update, Workload, make_step};
+use gradmark::train::{Workload, make_step};
 
 type Matrix = Vec<Vec<f64>>;
 
@@ -24,22 +25,15 @@ fn config(activation: Activation, loss: Loss) -> RunConfig {
     RunConfig {
         data: DataConfig::default(),
         network: NetworkConfig {
-            kind: NetworkKind::Plain,
-            depth: 3,
-            width: 7,
-            activation,
-            weight_init: WeightInit::Lecun,
-            weight_std: None,
             bias_init: BiasInit::Normal,
             bias_std: Some(0.5),
+            ..NetworkConfig::plain(3, 7, activation, WeightInit::Lecun)
         },
         training: TrainingConfig {
             loss,
-            learning_rate: LEARNING_RATE,
             momentum: 0.9,
-            batch_size: BatchSize::Examples(11),
-            epochs: None,
-            steps: Some(1),
+            batch_size: Some(BatchSize::Examples(11)),
+            ..TrainingConfig::sgd(LEARNING_RATE, TrainingLength::Steps(1))
         },
         probe: ProbeConfig::default(),
         throughput: ThroughputConfig::default(),
@@ -59,12 +53,13 @@ fn matrix(tensor: Tensor<2>) -> Matrix {
 }
 
 fn layers(network: &Network) -> Vec<Layer> {
-    let Network::Plain(plain) = network;
-    let layer = |dense: &Dense| Layer {
-        weight: matrix(dense.weight.val().inner()),
-        bias: dense.bias.as_ref().expect("on").val().inner().into_data().iter::<f64>().collect(),
+    let Network::Plain(plain) = network else { panic!("a plain network") };
+    let vector = |bias: &Option<Param<Tensor<1>>>| -> Vec<f64> {
+        bias.as_ref().expect("on").val().inner().into_data().iter::<f64>().collect()
     };
-    plain.hidden.iter().chain([&plain.output]).map(layer).collect()
+    let hidden = |layer: &DenseLayer| Layer { weight: matrix(layer.weight.val().inner()), bias: vector(&layer.bias) };
+    let output = |dense: &Dense| Layer { weight: matrix(dense.weight.val().inner()), bias: vector(&dense.bias) };
+    plain.hidden.iter().map(hidden).chain(plain.output.as_ref().map(output)).collect()
 }
 
 fn function(activation: Activation, z: f64) -> (f64, f64) {
@@ -75,6 +70,7 @@ fn function(activation: Activation, z: f64) -> (f64, f64) {
         }
         Activation::Tanh => (z.tanh(), 1.0 - z.tanh().powi(2)),
         Activation::Relu => (z.max(0.0), if z > 0.0 { 1.0 } else { 0.0 }),
+        other => panic!("{other:?} is tested elsewhere"),
     }
 }
 
@@ -111,6 +107,13 @@ fn cost(loss: Loss, outputs: &Matrix, targets: &Matrix) -> (f64, Matrix) {
                 total -= z.iter().zip(t).map(|(z, t)| t * (z.exp() / normalizer).ln()).sum::<f64>();
                 gradient.push(z.iter().zip(t).map(|(z, t)| (z.exp() / normalizer - t) / batch).collect());
             }
+            Loss::SigmoidCrossEntropy => {
+                let sigmoid = |z: f64| function(Activation::Sigmoid, z).0;
+                let term = |(z, t): (&f64, &f64)| -t * sigmoid(*z).ln() - (1.0 - t) * (1.0 - sigmoid(*z)).ln();
+                total += z.iter().zip(t).map(term).sum::<f64>();
+                gradient.push(z.iter().zip(t).map(|(z, t)| (sigmoid(*z) - t) / batch).collect());
+            }
+            Loss::LinearProbe => panic!("it has no classes"),
             Loss::Quadratic => {
                 let sigmoid = |z: f64| function(Activation::Sigmoid, z);
                 total += z.iter().zip(t).map(|(z, t)| (sigmoid(*z).0 - t).powi(2) / 2.0).sum::<f64>();
@@ -172,17 +175,17 @@ fn assert_close(what: &str, measured: Option<f64>, expected: f64) {
 fn two_steps(config: &RunConfig) -> (Vec<Vec<Layer>>, Vec<(Matrix, Matrix)>, Rows) {
     let adapter = gradmark::device::find("flex".parse().expect("a name")).expect("compiled in");
     let device = gradmark::device::open(&adapter).expect("opens");
-    let workload = Workload::new(config, 3, &data::load(&config.data), &device);
-    let mut probe = Probe::new("r", &config.probe, config.network.activation);
+    let workload = Workload::new(config, 3, &data::load(config, 3), &device);
+    let mut probe = Probe::new("r", &config.probe, config.network.function());
     let (mut network, mut optimizer, mut batches) = (workload.network(), workload.optimizer(), workload.batches());
     let (mut networks, mut examples) = (Vec::new(), Vec::new());
     for step in 0..2 {
         networks.push(layers(&network));
         let batch: Batch = batches.next_batch();
         examples.push((matrix(batch.inputs.clone().inner()), matrix(batch.targets.clone().inner())));
-        let update = Update::Apply { optimizer: &mut optimizer, learning_rate: LEARNING_RATE };
         let loss;
-        (network, loss) = make_step(network, batch, workload.loss(), update, Some((&mut probe, step)));
+        let measured = Some((&mut probe, step));
+        (network, loss) = make_step(network, batch, &config.training, Some(&mut optimizer), measured);
         probe.keep_loss(step, 0, Some(LEARNING_RATE), loss);
     }
     networks.push(layers(&network));
@@ -250,7 +253,7 @@ fn check(activation: Activation, loss: Loss) {
             let flat = |x: &&f64| match activation {
                 Activation::Sigmoid => **x <= 0.05 || **x >= 0.95,
                 Activation::Tanh => x.abs() >= 0.9,
-                Activation::Relu => **x == 0.0,
+                _ => **x == 0.0,
             };
             assert_close(
                 &format!("{name} saturated"),
@@ -268,7 +271,7 @@ fn check(activation: Activation, loss: Loss) {
 #[test]
 fn every_gradient_quantity_agrees_with_a_backward_pass_in_f64() {
     for activation in [Activation::Sigmoid, Activation::Tanh, Activation::Relu] {
-        for loss in [Loss::SoftmaxCrossEntropy, Loss::Quadratic] {
+        for loss in [Loss::SoftmaxCrossEntropy, Loss::SigmoidCrossEntropy, Loss::Quadratic] {
             check(activation, loss);
         }
     }
@@ -277,7 +280,7 @@ fn every_gradient_quantity_agrees_with_a_backward_pass_in_f64() {
 #[test]
 fn the_backward_pass_in_f64_agrees_with_central_finite_differences() {
     for activation in [Activation::Sigmoid, Activation::Tanh, Activation::Relu] {
-        for loss in [Loss::SoftmaxCrossEntropy, Loss::Quadratic] {
+        for loss in [Loss::SoftmaxCrossEntropy, Loss::SigmoidCrossEntropy, Loss::Quadratic] {
             let (networks, examples, _) = two_steps(&config(activation, loss));
             let batch = (&examples[0].0, &examples[0].1);
             let (_, _, gradients) = backward(&networks[0], batch, activation, loss);

@@ -24,7 +24,7 @@ fn run_all(plan: &Plan) -> Vec<(RunSummary, RunRows)> {
     let control = train::Control { stop: &stop, progress: &|_, _| {} };
     let run = |spec: &gradmark::plan::RunSpec| {
         let mut rows = RunRows::default();
-        let dataset = data::load(&spec.config.data);
+        let dataset = data::load(&spec.config, spec.seed);
         let status = train::run(spec, &dataset, &device, &mut rows, &control).expect("runs");
         (summarize(&spec.run_id, spec.levels.clone(), spec.seed, status, &rows), rows)
     };

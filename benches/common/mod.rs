@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use criterion::Bencher;
 use gradmark::config::{
-    Activation, BatchSize, BiasInit, DataConfig, Loss, NetworkConfig, NetworkKind, ProbeConfig, RunConfig,
-    ThroughputConfig, TrainingConfig, WeightInit,
+    Activation, BatchSize, DataConfig, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig, TrainingConfig,
+    TrainingLength, WeightInit,
 };
 use gradmark::device::{self, Adapter, Device};
 use gradmark::train::Workload;
@@ -25,25 +25,13 @@ pub fn open_device() -> (Device, Adapter) {
 
 /// Plain networks of width 128 on the digits at batch 128.
 pub fn config(activation: Activation, depth: usize) -> RunConfig {
+    let weight_init = if activation == Activation::Relu { WeightInit::He } else { WeightInit::Lecun };
     RunConfig {
         data: DataConfig::default(),
-        network: NetworkConfig {
-            kind: NetworkKind::Plain,
-            depth,
-            width: 128,
-            activation,
-            weight_init: if activation == Activation::Relu { WeightInit::He } else { WeightInit::Lecun },
-            weight_std: None,
-            bias_init: BiasInit::Zero,
-            bias_std: None,
-        },
+        network: NetworkConfig::plain(depth, 128, activation, weight_init),
         training: TrainingConfig {
-            loss: Loss::SoftmaxCrossEntropy,
-            learning_rate: 1e-4,
-            momentum: 0.0,
-            batch_size: BatchSize::Examples(128),
-            epochs: None,
-            steps: Some(1),
+            batch_size: Some(BatchSize::Examples(128)),
+            ..TrainingConfig::sgd(1e-4, TrainingLength::Steps(1))
         },
         probe: ProbeConfig::default(),
         throughput: ThroughputConfig::default(),
@@ -52,7 +40,7 @@ pub fn config(activation: Activation, depth: usize) -> RunConfig {
 
 /// A workload on the digits.
 pub fn workload(config: &RunConfig, device: &Device) -> Workload {
-    Workload::new(config, 1, &gradmark::data::load(&config.data), device)
+    Workload::new(config, 1, &gradmark::data::load(config, 1), device)
 }
 
 /// Times whole steps, the device synchronised before the first and after the last of a sample.

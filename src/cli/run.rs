@@ -124,7 +124,7 @@ struct Runner<'a> {
 impl Runner<'_> {
     /// Makes one run and its files.
     fn run(&self, spec: &RunSpec, name: &str) -> anyhow::Result<RunStatus> {
-        let dataset: Dataset = data::load(&spec.config.data);
+        let dataset: Dataset = data::load(&spec.config, spec.seed);
         let mut files = self.store.begin(&spec.run_id)?;
         let started = SystemTime::now();
         self.progress.start_run(name);
@@ -148,7 +148,7 @@ impl Runner<'_> {
             status: status.clone(),
             factors: factors_of(self.plan, spec),
             seed: spec.seed,
-            data_sha256: dataset.sha256.to_owned(),
+            data_sha256: dataset.sha256.map(str::to_owned),
             rows: files.row_counts(),
             config: spec.config.clone(),
             environment: self.environment.clone(),

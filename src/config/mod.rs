@@ -4,13 +4,21 @@
 //! error can name it. [`Source::resolve`] turns one assignment of the swept keys into a [`RunConfig`].
 //! Every default is written once, beside its field.
 
+mod data;
 mod error;
+mod measurement;
+mod network;
 mod schema;
 mod source;
+mod training;
 
+pub use data::{DataConfig, DataSet, Normalization};
 pub use error::{ConfigError, Origin};
-pub use schema::{
-    Activation, BatchSize, BiasInit, DataConfig, DataSet, ExperimentConfig, Loss, NetworkConfig, NetworkKind,
-    Normalization, ProbeConfig, RunConfig, ThroughputConfig, TrainingConfig, TrainingLength, WeightInit,
+pub use measurement::{ProbeConfig, ThroughputConfig};
+pub use network::{
+    Activation, ActivationFunction, BiasInit, BlockOrder, BranchScale, MAX_DEPTH, MAX_WIDTH, NetworkConfig,
+    NetworkKind, Norm, NormPlace, Shortcut, WeightInit,
 };
+pub use schema::{ExperimentConfig, RunConfig};
 pub use source::{Assignment, Factor, Level, Source};
+pub use training::{BatchSize, Clipping, Loss, Optimizer, TrainingConfig, TrainingLength};

@@ -681,7 +681,7 @@ mod tests {
     fn an_override_takes_the_place_of_a_value_and_of_a_swept_list() {
         let config = load("[sweep]\nnetwork.width = [5, 6]\n", &["network.width=7", "network.depth = 4"]);
         let network = config.expect("valid").network;
-        assert_eq!((network.depth, network.width), (4, 7));
+        assert_eq!((network.depth, network.width()), (4, 7));
     }
 
     #[test]
@@ -702,7 +702,7 @@ mod tests {
             (
                 "",
                 vec!["network.activation=rleu"],
-                "`network.activation` must be one of sigmoid, tanh, relu, got \"rleu\"; write \"relu\"",
+                "`network.activation` must be one of sigmoid, tanh, relu, leaky_relu, prelu, elu, selu, gelu, softplus, maxout, identity, got \"rleu\"; write \"relu\"",
             ),
             (
                 "",
@@ -741,6 +741,6 @@ mod tests {
     fn a_case_sets_several_keys_at_once() {
         let cases = "[[sweep.cases]]\nname = \"wide\"\nnetwork.width = 9\nnetwork.activation = \"relu\"\n";
         let network = load(cases, &[]).expect("valid").network;
-        assert_eq!((network.width, network.activation), (9, super::super::Activation::Relu));
+        assert_eq!((network.width(), network.activation), (9, super::super::Activation::Relu));
     }
 }

@@ -11,21 +11,36 @@ use crate::seed;
 pub struct DeviceSplit {
     /// `[examples, features]`
     pub inputs: Tensor<2>,
-    /// One-hot classes: `[examples, classes]`
+    /// One-hot classes, `[examples, classes]`, or what a linear probe looks at, `[examples, units]`.
     pub targets: Tensor<2>,
+}
+
+/// What belongs to the inputs of a split.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// One of so many classes.
+    Classes(usize),
+    /// The same vector for every example: the direction in which a linear probe looks.
+    Direction(&'a [f32]),
 }
 
 impl DeviceSplit {
     /// Copies a split to the device, once.
-    pub fn new(split: &Split, features: usize, classes: usize, device: &Device) -> Self {
+    pub fn new(split: &Split, features: usize, targets: Targets<'_>, device: &Device) -> Self {
         let examples = split.len();
-        let mut one_hot = vec![0.0_f32; examples * classes];
-        for (row, label) in one_hot.chunks_exact_mut(classes).zip(&split.labels) {
-            row[usize::from(*label)] = 1.0;
-        }
+        let (targets, columns) = match targets {
+            Targets::Classes(classes) => {
+                let mut one_hot = vec![0.0_f32; examples * classes];
+                for (row, label) in one_hot.chunks_exact_mut(classes.max(1)).zip(&split.labels) {
+                    row[usize::from(*label)] = 1.0;
+                }
+                (one_hot, classes)
+            }
+            Targets::Direction(direction) => (direction.repeat(examples), direction.len()),
+        };
         Self {
             inputs: Tensor::from_data(TensorData::new(split.inputs.clone(), [examples, features]), device),
-            targets: Tensor::from_data(TensorData::new(one_hot, [examples, classes]), device),
+            targets: Tensor::from_data(TensorData::new(targets, [examples, columns]), device),
         }
     }
 
@@ -45,7 +60,7 @@ impl DeviceSplit {
 pub struct Batch {
     /// `[batch, features]`
     pub inputs: Tensor<2>,
-    /// One-hot classes: `[batch, classes]`
+    /// As in [`DeviceSplit`].
     pub targets: Tensor<2>,
 }
 

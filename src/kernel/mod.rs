@@ -8,6 +8,7 @@ mod flex;
 mod summary;
 
 pub use summary::{
-    ActivationSummary, DeltaSummary, FlatParts, GradientSummary, Norm, Reading, UpdateSummary, activation_summaries,
-    delta_summaries, gradient_summaries, update_summaries, values_of,
+    ActivationSummary, DeltaSummary, FlatParts, GlobalNorm, GradientSummary, Norm, Reading, UpdateSummary,
+    activation_summaries, count_above, delta_summaries, global_norm, gradient_summaries, stock_global_norm,
+    update_summaries, values_of,
 };

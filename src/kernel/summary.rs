@@ -168,6 +168,73 @@ pub fn activation_summaries(activations: Vec<Tensor<2>>, flat: FlatParts) -> Vec
     activations.into_iter().map(|activation| Reading::Device(stock_activation_summary(activation, flat))).collect()
 }
 
+/// The norm of several vectors as one.
+#[derive(Clone, Debug)]
+pub enum GlobalNorm {
+    /// Known on the host.
+    Host(Norm),
+    /// `[max, sum (x / max)^2]` on the device.
+    Device(Tensor<1>),
+}
+
+impl GlobalNorm {
+    /// To be read as the two numbers of a [`Norm`].
+    pub fn into_reading(self) -> Reading {
+        match self {
+            Self::Host(norm) => Reading::Host(vec![norm.max_abs, norm.scaled_square_sum]),
+            Self::Device(norm) => Reading::Device(norm),
+        }
+    }
+}
+
+/// The norm of all gradients as one vector; not a number if an element is not finite. Nothing waits for the device.
+pub fn global_norm(gradients: Vec<Tensor<1>>) -> GlobalNorm {
+    #[cfg(feature = "flex")]
+    if let Some(readings) = fused(&gradients, super::flex::gradient_summary) {
+        let summaries: Vec<GradientSummary> = readings
+            .iter()
+            .map(|reading| match reading {
+                Reading::Host(values) => GradientSummary::from_reading(values),
+                Reading::Device(_) => unreachable!("the fused form leaves its numbers on the host"),
+            })
+            .collect();
+        return GlobalNorm::Host(host_global_norm(&summaries));
+    }
+    stock_global_norm(&gradients)
+}
+
+#[cfg(feature = "flex")]
+fn host_global_norm(summaries: &[GradientSummary]) -> Norm {
+    if summaries.iter().any(|summary| summary.nonfinite > 0) {
+        return norm(f64::NAN, f64::NAN);
+    }
+    let max_abs = summaries.iter().map(|summary| summary.norm.max_abs).fold(0.0, f64::max);
+    let relative = |part: &GradientSummary| part.norm.scaled_square_sum * (part.norm.max_abs / max_abs).powi(2);
+    let sum = if max_abs > 0.0 { summaries.iter().map(relative).sum() } else { 0.0 };
+    norm(max_abs, sum)
+}
+
+/// [`global_norm`] with the operations of any device.
+pub fn stock_global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
+    let parts: Vec<Tensor<1>> = gradients.iter().map(|gradient| stock_norm(gradient.clone())).collect();
+    let count = parts.len();
+    if count == 1 {
+        return GlobalNorm::Device(parts.into_iter().next().unwrap_or_else(|| unreachable!("one part")));
+    }
+    let parts = Tensor::cat(parts, 0).reshape([count, 2]);
+    let largest: Tensor<1> = parts.clone().slice([0..count, 0..1]).reshape([-1]);
+    let sums: Tensor<1> = parts.slice([0..count, 1..2]).reshape([-1]);
+    let max_abs = largest.clone().max();
+    let divisor = max_abs.clone().mask_fill(max_abs.clone().equal_elem(0.0), 1.0);
+    let relative = (sums * (largest / divisor).square()).sum();
+    GlobalNorm::Device(Tensor::cat(vec![max_abs, relative], 0))
+}
+
+/// The number `[1]` of elements whose absolute value is above a bound.
+pub fn count_above(x: &Tensor<1>, bound: f64) -> Tensor<1> {
+    x.clone().abs().greater_elem(bound).float().sum()
+}
+
 /// `None` if the tensors are of a backend without a fused form.
 ///
 /// One thread does it all: handing the tensors of a small network to another core's cache costs more than the
@@ -287,6 +354,23 @@ mod tests {
             &read(activation_summaries(vec![rectified.clone()], flat)),
             &stock(stock_activation_summary(rectified, flat)),
         );
+    }
+
+    #[test]
+    fn the_norm_of_several_vectors_is_that_of_all_their_elements() {
+        for size in [1e-30_f32, 1.0, 1e30] {
+            let vectors = || vec![vector(&[3.0 * size, 0.0]), vector(&[0.0; 3]), vector(&[-4.0 * size])];
+            for norm in [global_norm(vectors()), stock_global_norm(&vectors())] {
+                let read = read(vec![norm.into_reading()]);
+                let l2 = Norm { max_abs: read[0], scaled_square_sum: read[1] }.l2().expect("finite");
+                assert!((l2 / (5.0 * f64::from(size)) - 1.0).abs() < 1e-6, "{size:e}: {l2:e}");
+            }
+        }
+        let vectors = || vec![vector(&[1.0, f32::INFINITY]), vector(&[1.0])];
+        for norm in [global_norm(vectors()), stock_global_norm(&vectors())] {
+            let read = read(vec![norm.into_reading()]);
+            assert_eq!(Norm { max_abs: read[0], scaled_square_sum: read[1] }.l2(), None);
+        }
     }
 
     #[test]

@@ -2,32 +2,150 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::config::Activation;
+use crate::config::{Activation, ActivationFunction};
 use crate::kernel::FlatParts;
+use crate::theory::activation::{SELU_ALPHA, SELU_SCALE};
 
-/// Applies an activation function to each element.
-pub fn activate<const D: usize>(function: Activation, z: Tensor<D>) -> Tensor<D> {
-    match function {
+/// Applies an activation function to each element. `slope` `[1]` is the learned slope of `prelu` and is looked at by
+/// no other.
+///
+/// # Shapes
+///
+/// - z: `[batch, units, ..]`; of `maxout` `pieces` times as many units, those of the first piece first
+/// - returns: `[batch, units, ..]`
+pub fn activate<const D: usize>(function: ActivationFunction, slope: Option<Tensor<1>>, z: Tensor<D>) -> Tensor<D> {
+    match function.kind {
         Activation::Sigmoid => activation::sigmoid(z),
         Activation::Tanh => activation::tanh(z),
         Activation::Relu => activation::relu(z),
+        Activation::LeakyRelu => activation::leaky_relu(z, function.slope),
+        Activation::Prelu => match slope {
+            Some(slope) => activation::prelu(z, slope),
+            None => activation::leaky_relu(z, function.slope),
+        },
+        Activation::Elu => exponential_unit(z, 1.0, 1.0),
+        Activation::Selu => exponential_unit(z, SELU_ALPHA, SELU_SCALE),
+        Activation::Gelu => activation::gelu(z),
+        Activation::Softplus => activation::softplus(z, 1.0),
+        Activation::Maxout => maxout(z, function.pieces),
+        Activation::Identity => z,
     }
+}
+
+/// Burn's own ELU and SELU evaluate the exponential of large positive z too, and their gradients become NaN from z = 89
+/// on; here it never sees a positive number.
+fn exponential_unit<const D: usize>(z: Tensor<D>, alpha: f64, scale: f64) -> Tensor<D> {
+    let below = (z.clone().clamp_max(0.0).exp() - 1.0) * (alpha * scale);
+    activation::relu(z) * scale + below
+}
+
+/// The largest of the pieces.
+fn maxout<const D: usize>(z: Tensor<D>, pieces: usize) -> Tensor<D> {
+    let mut dims = z.dims();
+    let rest: usize = dims[1..].iter().product::<usize>() / pieces;
+    let largest = z.reshape([dims[0], pieces, rest]).max_dim(1);
+    dims[1] /= pieces;
+    largest.reshape(dims)
 }
 
 /// The activations that count as saturated: the outer twentieths of a sigmoid's and a tanh's range (Glorot and
-/// Bengio 2010, section 3, look at the same quantity), and the zeros of a ReLU.
-pub fn flat_parts(function: Activation) -> FlatParts {
-    match function {
-        Activation::Sigmoid => FlatParts { low: 0.05, high: 0.95 },
-        Activation::Tanh => FlatParts { low: -0.9, high: 0.9 },
-        Activation::Relu => FlatParts { low: 0.0, high: f32::INFINITY },
+/// Bengio 2010, section 3, look at the same quantity), the zeros of a ReLU, and the last twentieth before the lower
+/// limit of ELU, SELU and softplus, for which that of a sigmoid's derivative counts.
+pub fn flat_parts(function: ActivationFunction) -> Option<FlatParts> {
+    let below = |low: f64| Some(FlatParts { low: low as f32, high: f32::INFINITY });
+    match function.kind {
+        Activation::Sigmoid => Some(FlatParts { low: 0.05, high: 0.95 }),
+        Activation::Tanh => Some(FlatParts { low: -0.9, high: 0.9 }),
+        Activation::Relu => below(0.0),
+        Activation::Elu => below(-0.95),
+        Activation::Selu => below(-0.95 * SELU_ALPHA * SELU_SCALE),
+        // softplus'(z) = sigmoid(z) = .05
+        Activation::Softplus => below(-(0.95_f64.ln())),
+        Activation::LeakyRelu | Activation::Prelu | Activation::Gelu | Activation::Maxout | Activation::Identity => {
+            None
+        }
     }
 }
 
-/// Whether a unit of this function can be 0 for a whole batch and then learn nothing from it.
-pub fn has_dead_units(function: Activation) -> bool {
-    match function {
-        Activation::Sigmoid | Activation::Tanh => false,
-        Activation::Relu => true,
+/// Whether a unit's being 0 for a whole batch is looked for: in ReLU, which then learns nothing from it, and in the
+/// functions that are put in its place.
+pub fn has_dead_units(function: ActivationFunction) -> bool {
+    match function.kind {
+        Activation::Relu
+        | Activation::LeakyRelu
+        | Activation::Prelu
+        | Activation::Elu
+        | Activation::Selu
+        | Activation::Gelu => true,
+        Activation::Sigmoid | Activation::Tanh | Activation::Softplus | Activation::Maxout | Activation::Identity => {
+            false
+        }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::theory::activation::value_and_derivative;
+
+    fn function(kind: Activation) -> ActivationFunction {
+        let has_slope = matches!(kind, Activation::LeakyRelu | Activation::Prelu);
+        ActivationFunction { kind, slope: if has_slope { 0.1 } else { 0.0 }, pieces: 1 }
+    }
+
+    /// Values and derivatives at the given points.
+    fn on_device(function: ActivationFunction, points: &[f32]) -> (Vec<f64>, Vec<f64>) {
+        let device = Device::flex().autodiff();
+        let z = Tensor::<1>::from_floats(points, &device).reshape([1, points.len()]).require_grad();
+        let slope = Tensor::<1>::from_floats([function.slope as f32], &device);
+        let value: Tensor<2> = activate(function, Some(slope), z.clone());
+        let gradients = value.clone().sum().backward();
+        let derivative = z.grad(&gradients).expect("z leads to the sum");
+        let numbers = |tensor: Tensor<2>| tensor.into_data().iter::<f64>().collect();
+        (numbers(value.inner()), numbers(derivative))
+    }
+
+    #[test]
+    fn every_function_and_its_derivative_agree_with_f64() {
+        let points = [-200.0_f32, -20.0, -3.0, -0.5, -1e-3, 1e-3, 0.3, 2.0, 20.0, 200.0];
+        for kind in [
+            Activation::Sigmoid,
+            Activation::Tanh,
+            Activation::Relu,
+            Activation::LeakyRelu,
+            Activation::Prelu,
+            Activation::Elu,
+            Activation::Selu,
+            Activation::Gelu,
+            Activation::Softplus,
+            Activation::Identity,
+        ] {
+            let (values, derivatives) = on_device(function(kind), &points);
+            for (place, z) in points.iter().enumerate() {
+                let (value, derivative) = value_and_derivative(function(kind), f64::from(*z));
+                let close = |a: f64, b: f64| (a - b).abs() <= 2e-6 * b.abs().max(1.0);
+                assert!(close(values[place], value), "{kind:?}({z}) = {}, expected {value}", values[place]);
+                let found = derivatives[place];
+                assert!(close(found, derivative), "{kind:?}'({z}) = {found}, expected {derivative}");
+            }
+        }
+    }
+
+    #[test]
+    fn maxout_takes_the_largest_piece_and_its_gradient_goes_there_alone() {
+        let function = ActivationFunction { kind: Activation::Maxout, slope: 0.0, pieces: 3 };
+        // Three pieces of two units.
+        let (values, derivatives) = on_device(function, &[1.0, 8.0, 3.0, 7.0, 2.0, 9.0]);
+        assert_eq!(values, [3.0, 9.0]);
+        assert_eq!(derivatives, [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn the_flat_part_of_softplus_starts_where_its_slope_is_a_twentieth() {
+        let low = f64::from(flat_parts(function(Activation::Softplus)).expect("has one").low);
+        let z = (low.exp() - 1.0).ln();
+        assert!((value_and_derivative(function(Activation::Softplus), z).1 - 0.05).abs() < 1e-7);
     }
 }

@@ -1,9 +1,9 @@
-//! A fully connected layer without its activation function.
+//! A fully connected layer without normalization and activation function: the output layer, and the stem.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use super::initializer;
+use super::initializer::{self, Fan};
 use crate::config::NetworkConfig;
 
 /// `z = x W + b`
@@ -16,11 +16,15 @@ pub struct Dense {
 }
 
 impl Dense {
-    /// Draws a layer; `path` names its stream of random numbers, such as `hidden.3`.
+    /// Draws a layer; `path` names its streams of random numbers, such as `output`.
     pub fn init(config: &NetworkConfig, inputs: usize, outputs: usize, seed: u64, path: &str, device: &Device) -> Self {
-        let weight = initializer::weight(config, inputs, outputs, seed, &format!("{path}.weight"));
-        let bias = initializer::bias(config, outputs, seed, &format!("{path}.bias"));
-        Self { weight: Param::from_data(weight, device), bias: bias.map(|bias| Param::from_data(bias, device)) }
+        let fan = Fan { inputs, units: outputs, hidden: None };
+        let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
+        let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
+        Self {
+            weight: Param::from_data(TensorData::new(weight, [inputs, outputs]), device),
+            bias: bias.map(|bias| Param::from_data(bias, device)),
+        }
     }
 
     /// # Shapes

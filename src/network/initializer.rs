@@ -1,36 +1,66 @@
 //! Initial weights and biases, drawn on the host.
 
 use burn::tensor::TensorData;
+use nalgebra::DMatrix;
+use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::config::{BiasInit, NetworkConfig, WeightInit};
 use crate::seed;
 
-/// The standard deviation of the initial weights of a layer.
-pub fn weight_std(config: &NetworkConfig, inputs: usize, outputs: usize) -> f64 {
-    let (inputs, outputs) = (inputs as f64, outputs as f64);
+/// What an initializer must know of a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Fan {
+    /// Inputs of a unit.
+    pub inputs: usize,
+    /// Units. The pieces of maxout count one by one.
+    pub units: usize,
+    /// The number of the layer among the hidden ones; nothing for others.
+    pub hidden: Option<usize>,
+}
+
+/// Weights, `inputs` x `units`, row by row.
+pub fn weight(config: &NetworkConfig, fan: Fan, seed: u64, path: &str) -> Vec<f32> {
+    let (inputs, units) = (fan.inputs as f64, fan.units as f64);
+    let scale = config.weight_scale();
+    let count = fan.inputs * fan.units;
+    let gaussian = |std: f64| normal(scale * std, count, seed, path);
     match config.weight_init {
-        WeightInit::Normal => config.weight_std.unwrap_or(1.0),
-        WeightInit::Lecun => (1.0 / inputs).sqrt(),
-        WeightInit::Xavier => (2.0 / (inputs + outputs)).sqrt(),
-        WeightInit::He => (2.0 / inputs).sqrt(),
+        WeightInit::Normal => gaussian(config.weight_std.unwrap_or(1.0)),
+        WeightInit::Lecun => gaussian((1.0 / inputs).sqrt()),
+        WeightInit::Xavier => gaussian((2.0 / (inputs + units)).sqrt()),
+        WeightInit::He => gaussian((2.0 / inputs).sqrt()),
+        WeightInit::Burn => uniform(scale / inputs.sqrt(), count, seed, path),
+        WeightInit::Uniform => uniform(scale, count, seed, path),
+        WeightInit::Orthogonal => orthogonal(scale, fan, seed, path),
+        WeightInit::RandomSign => {
+            let mut stream = seed::stream(seed, path);
+            (0..count).map(|_| if stream.random::<bool>() { scale as f32 } else { -scale as f32 }).collect()
+        }
+        WeightInit::Constant => vec![scale as f32; count],
+        WeightInit::Zero => vec![0.0; count],
+        WeightInit::Given => vec![(scale * given(config.weights.as_ref(), fan)) as f32; count],
     }
 }
 
-/// Weights `[inputs, outputs]`.
-pub fn weight(config: &NetworkConfig, inputs: usize, outputs: usize, seed: u64, path: &str) -> TensorData {
-    let values = normal(weight_std(config, inputs, outputs), inputs * outputs, seed, path);
-    TensorData::new(values, [inputs, outputs])
-}
-
-/// Biases `[outputs]`, unless they are off.
-pub fn bias(config: &NetworkConfig, outputs: usize, seed: u64, path: &str) -> Option<TensorData> {
+/// Biases, one a unit, unless they are off.
+pub fn bias(config: &NetworkConfig, fan: Fan, seed: u64, path: &str) -> Option<TensorData> {
+    let count = fan.units;
     let values = match config.bias_init {
         BiasInit::Off => return None,
-        BiasInit::Zero => vec![0.0; outputs],
-        BiasInit::Normal => normal(config.bias_std.unwrap_or(1.0), outputs, seed, path),
+        BiasInit::Zero => vec![0.0; count],
+        BiasInit::Normal => normal(config.bias_std.unwrap_or(1.0), count, seed, path),
+        BiasInit::Burn => uniform(1.0 / (fan.inputs as f64).sqrt(), count, seed, path),
+        BiasInit::Constant => vec![config.bias_value.unwrap_or(0.0) as f32; count],
+        BiasInit::Given => vec![given(config.biases.as_ref(), fan) as f32; count],
+        // `Network::center` follows when the input is known.
+        BiasInit::Centered => vec![0.0; count],
     };
-    Some(TensorData::new(values, [outputs]))
+    Some(TensorData::new(values, [count]))
+}
+
+fn given(values: Option<&Vec<f64>>, fan: Fan) -> f64 {
+    fan.hidden.zip(values).and_then(|(layer, values)| values.get(layer).copied()).unwrap_or(0.0)
 }
 
 fn normal(std: f64, count: usize, seed: u64, path: &str) -> Vec<f32> {
@@ -42,55 +72,134 @@ fn normal(std: f64, count: usize, seed: u64, path: &str) -> Vec<f32> {
     (0..count).map(draw).collect()
 }
 
+fn uniform(limit: f64, count: usize, seed: u64, path: &str) -> Vec<f32> {
+    let mut stream = seed::stream(seed, path);
+    (0..count).map(|_| (limit * (2.0 * stream.random::<f64>() - 1.0)) as f32).collect()
+}
+
+/// The Q of the QR decomposition of a matrix of N(0, 1) numbers, with the signs of R's diagonal, which makes it uniformly
+/// distributed (Mezzadri 2007, "How to generate random matrices from the classical compact groups"). Of a matrix that is not
+/// square, the columns or rows are orthonormal, whichever are fewer.
+fn orthogonal(scale: f64, fan: Fan, seed: u64, path: &str) -> Vec<f32> {
+    let (long, short) = (fan.inputs.max(fan.units), fan.inputs.min(fan.units));
+    let mut stream = seed::stream(seed, path);
+    let gaussian = DMatrix::<f64>::from_fn(long, short, |_, _| StandardNormal.sample(&mut stream));
+    let (mut q, r) = gaussian.qr().unpack();
+    for (column, diagonal) in r.diagonal().iter().enumerate() {
+        q.column_mut(column).scale_mut(diagonal.signum() * scale);
+    }
+    // nalgebra stores columns one after the other: a tall Q, read as it lies, is its transpose row by row.
+    let by_rows = if fan.inputs > fan.units { q.transpose() } else { q };
+    by_rows.as_slice().iter().map(|x| *x as f32).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Activation, NetworkKind};
+    use crate::config::Activation;
 
     fn config(weight_init: WeightInit) -> NetworkConfig {
         NetworkConfig {
-            kind: NetworkKind::Plain,
-            depth: 1,
-            width: 1,
-            activation: Activation::Tanh,
-            weight_init,
             weight_std: (weight_init == WeightInit::Normal).then_some(0.7),
             bias_init: BiasInit::Normal,
             bias_std: Some(0.3),
+            ..NetworkConfig::plain(1, 1, Activation::Tanh, weight_init)
         }
     }
 
-    fn moments(data: &TensorData) -> (f64, f64) {
-        let values: Vec<f64> = data.iter::<f64>().collect();
+    fn fan(inputs: usize, units: usize) -> Fan {
+        Fan { inputs, units, hidden: Some(0) }
+    }
+
+    fn moments(values: &[f32]) -> (f64, f64) {
+        let values: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len() as f64;
         (mean, variance)
     }
 
+    fn bias_moments(config: &NetworkConfig, inputs: usize, count: usize) -> (f64, f64) {
+        let data = bias(config, fan(inputs, count), 5, "b").expect("on");
+        moments(&data.iter::<f32>().collect::<Vec<f32>>())
+    }
+
     #[test]
     fn every_initializer_has_the_variance_that_its_paper_gives() {
-        let (inputs, outputs) = (300, 500);
-        for (init, variance) in [
-            (WeightInit::Normal, 0.49),
-            (WeightInit::Lecun, 1.0 / 300.0),
-            (WeightInit::Xavier, 2.0 / 800.0),
-            (WeightInit::He, 2.0 / 300.0),
+        let (inputs, units) = (300, 500);
+        for (init, scale, variance) in [
+            (WeightInit::Normal, None, 0.49),
+            (WeightInit::Lecun, None, 1.0 / 300.0),
+            (WeightInit::Xavier, None, 2.0 / 800.0),
+            (WeightInit::He, None, 2.0 / 300.0),
+            (WeightInit::He, Some(1.5), 4.5 / 300.0),
+            (WeightInit::Burn, None, 1.0 / 900.0),
+            (WeightInit::Uniform, Some(0.2), 0.04 / 3.0),
+            (WeightInit::RandomSign, Some(0.1), 0.01),
+            // 300 orthonormal rows of 500 numbers: the squares of all sum up to 300.
+            (WeightInit::Orthogonal, None, 1.0 / 500.0),
+            (WeightInit::Orthogonal, Some(2.0), 4.0 / 500.0),
         ] {
+            let config = NetworkConfig { weight_scale: scale, ..config(init) };
             // 150,000 draws: the standard error of the variance is .37 %.
-            let (mean, found) = moments(&weight(&config(init), inputs, outputs, 5, "w"));
+            let (mean, found) = moments(&weight(&config, fan(inputs, units), 5, "w"));
             assert!((found / variance - 1.0).abs() < 0.015, "{init:?}: {found}, expected {variance}");
             assert!(mean.abs() < 4.0 * (variance / 150_000.0).sqrt(), "{init:?}: mean {mean}");
         }
     }
 
     #[test]
+    fn uniform_and_random_sign_stay_within_their_limits_and_constants_are_constant() {
+        let drawn = |init, scale| weight(&NetworkConfig { weight_scale: scale, ..config(init) }, fan(40, 30), 5, "w");
+        let limit = (1.0_f32 / 40.0).sqrt();
+        assert!(drawn(WeightInit::Burn, None).iter().all(|w| w.abs() <= limit));
+        assert!(drawn(WeightInit::Burn, None).iter().any(|w| w.abs() > 0.95 * limit));
+        assert!(drawn(WeightInit::RandomSign, Some(0.5)).iter().all(|w| w.abs() == 0.5));
+        assert!(drawn(WeightInit::Constant, Some(-3.0)).iter().all(|w| *w == -3.0));
+        assert!(drawn(WeightInit::Zero, None).iter().all(|w| *w == 0.0));
+    }
+
+    #[test]
+    fn orthogonal_weights_have_orthonormal_rows_or_columns_whichever_are_fewer() {
+        for (inputs, units) in [(40, 40), (40, 25), (25, 40)] {
+            let values = weight(&config(WeightInit::Orthogonal), fan(inputs, units), 5, "w");
+            let entry = |row: usize, column: usize| f64::from(values[row * units + column]);
+            let short = inputs.min(units);
+            for i in 0..short {
+                for j in 0..short {
+                    let product: f64 = if inputs <= units {
+                        (0..units).map(|k| entry(i, k) * entry(j, k)).sum()
+                    } else {
+                        (0..inputs).map(|k| entry(k, i) * entry(k, j)).sum()
+                    };
+                    let expected = f64::from(u8::from(i == j));
+                    assert!((product - expected).abs() < 1e-6, "{inputs} x {units}: {i} {j} {product}");
+                }
+            }
+        }
+    }
+
+    /// A uniformly distributed orthogonal matrix has no preferred sign; without the correction the diagonal of Q does.
+    #[test]
+    fn orthogonal_weights_prefer_no_sign() {
+        let positive =
+            (0..400).filter(|seed| weight(&config(WeightInit::Orthogonal), fan(3, 3), *seed, "w")[0] > 0.0).count();
+        // 200 of 400 with a standard deviation of 10.
+        assert!((150..=250).contains(&positive), "{positive} of 400");
+    }
+
+    #[test]
     fn biases_are_off_zero_or_of_the_given_deviation() {
         let mut config = config(WeightInit::He);
-        let (mean, variance) = moments(&bias(&config, 100_000, 5, "b").expect("on"));
+        let (mean, variance) = bias_moments(&config, 10, 100_000);
         assert!((variance / 0.09 - 1.0).abs() < 0.02 && mean.abs() < 0.004);
+        config.bias_init = BiasInit::Burn;
+        let (mean, variance) = bias_moments(&config, 10, 100_000);
+        assert!((variance * 30.0 - 1.0).abs() < 0.02 && mean.abs() < 0.003);
         config.bias_init = BiasInit::Zero;
-        assert_eq!(moments(&bias(&config, 10, 5, "b").expect("on")), (0.0, 0.0));
+        assert_eq!(bias_moments(&config, 10, 10), (0.0, 0.0));
+        (config.bias_init, config.bias_value) = (BiasInit::Constant, Some(0.5));
+        assert_eq!(bias_moments(&config, 10, 10), (0.5, 0.0));
         config.bias_init = BiasInit::Off;
-        assert!(bias(&config, 10, 5, "b").is_none());
+        assert!(bias(&config, fan(10, 10), 5, "b").is_none());
     }
 }

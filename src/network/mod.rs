@@ -1,16 +1,27 @@
 //! The networks, one file a family.
 
 mod activation;
+mod block;
+mod convolutional;
 mod dense;
 mod initializer;
+mod layer;
+mod norm;
+mod pass;
 mod plain;
+mod residual;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 pub use activation::{activate, flat_parts, has_dead_units};
+pub use convolutional::Convolutional;
 pub use dense::Dense;
+pub use layer::{ConvLayer, DenseLayer, Layer, Shaping};
+pub use norm::Norm;
+pub use pass::{BatchStatistics, LayerTrace, Pass};
 pub use plain::Plain;
+pub use residual::{End, Residual};
 
 use crate::config::{NetworkConfig, NetworkKind};
 
@@ -19,45 +30,66 @@ use crate::config::{NetworkConfig, NetworkKind};
 pub enum Network {
     /// A multilayer perceptron.
     Plain(Plain),
+    /// A multilayer perceptron with shortcuts.
+    Residual(Residual),
+    /// A convolutional network.
+    Convolutional(Convolutional),
 }
 
-/// What a forward pass leaves behind of one hidden layer, for the probe.
-#[derive(Clone, Debug)]
-pub struct LayerTrace {
-    /// The layer, from 0 at the input.
-    pub layer_index: usize,
-    /// Its path: `hidden.3`.
-    pub layer: String,
-    /// Zeros that were added to the pre-activations `[batch, units]`: their gradient is the layer's delta.
-    pub offset: Tensor<2>,
-    /// The activations `[batch, units]`, outside the graph.
-    pub activation: Tensor<2>,
+/// What the data and the loss want of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Numbers in an input.
+    pub features: usize,
+    /// Channels, height and width of an input that is an image.
+    pub image: Option<[usize; 3]>,
+    /// Outputs; none where the loss is taken of what the last hidden layer hands on.
+    pub outputs: Option<usize>,
 }
 
 impl Network {
     /// Draws a network from a seed. The numbers are drawn on the host: they are the same on every device.
-    pub fn init(config: &NetworkConfig, features: usize, classes: usize, seed: u64, device: &Device) -> Self {
+    pub fn init(config: &NetworkConfig, interface: Interface, seed: u64, device: &Device) -> Self {
         match config.kind {
-            NetworkKind::Plain => Self::Plain(Plain::init(config, features, classes, seed, device)),
+            NetworkKind::Plain | NetworkKind::Chain => Self::Plain(Plain::init(config, interface, seed, device)),
+            NetworkKind::Residual => Self::Residual(Residual::init(config, interface, seed, device)),
+            NetworkKind::Convolutional => Self::Convolutional(Convolutional::init(config, interface, seed, device)),
         }
     }
 
-    /// The outputs before softmax or sigmoid.
+    /// The outputs before softmax or sigmoid, or what the last hidden layer hands on.
     ///
     /// # Shapes
     ///
     /// - inputs: `[batch, features]`
-    /// - returns: `[batch, classes]`
-    pub fn forward(&self, inputs: Tensor<2>) -> Tensor<2> {
+    /// - returns: `[batch, outputs]`
+    pub fn forward(&self, inputs: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         match self {
-            Self::Plain(network) => network.forward(inputs, None),
+            Self::Plain(network) => network.forward(inputs, pass),
+            Self::Residual(network) => network.forward(inputs, pass),
+            Self::Convolutional(network) => network.forward(inputs, pass),
         }
     }
 
-    /// Like [`Network::forward`], and adds what the probe needs of every hidden layer to `trace`.
-    pub fn forward_traced(&self, inputs: Tensor<2>, trace: &mut Vec<LayerTrace>) -> Tensor<2> {
-        match self {
-            Self::Plain(network) => network.forward(inputs, Some(trace)),
+    /// Of a chain whose config asks for it: sets the biases so that every pre-activation is 0 for this input.
+    pub fn center(&mut self, config: &NetworkConfig, input: f64) {
+        if let Self::Plain(network) = self {
+            network.center(config, input);
+        }
+    }
+
+    /// Takes the statistics of a training pass, in its order, into the running ones of batch norm.
+    pub fn absorb(&mut self, statistics: Vec<BatchStatistics>) {
+        if statistics.is_empty() {
+            return;
+        }
+        let norms: Box<dyn Iterator<Item = &mut Norm>> = match self {
+            Self::Plain(network) => Box::new(network.norms()),
+            Self::Residual(network) => Box::new(network.norms()),
+            Self::Convolutional(network) => Box::new(network.norms()),
+        };
+        for (norm, batch) in norms.filter(|norm| norm.is_batch_norm()).zip(statistics) {
+            norm.absorb(batch);
         }
     }
 
@@ -65,8 +97,33 @@ impl Network {
     /// pass, in the gradient of the weights and, from the second layer on, in the gradient of the inputs.
     /// Elementwise work is not counted.
     pub fn flops_per_step(&self, batch_size: usize) -> f64 {
-        match self {
-            Self::Plain(network) => network.flops_per_step(batch_size),
-        }
+        let dense = |weight: [usize; 2]| (weight[0] * weight[1]) as f64;
+        let hidden = |layers: &[DenseLayer]| -> Vec<f64> {
+            layers.iter().map(|layer| dense(layer.weight.shape().dims())).collect()
+        };
+        let mut products: Vec<f64>;
+        let output = match self {
+            Self::Plain(network) => {
+                products = hidden(&network.hidden);
+                &network.output
+            }
+            Self::Residual(network) => {
+                products = network.stem.iter().map(|stem| dense(stem.weight.shape().dims())).collect();
+                products.extend(hidden(&network.hidden));
+                &network.output
+            }
+            Self::Convolutional(network) => {
+                let pixels = network.output_pixels();
+                let product = |(layer, pixels): (&ConvLayer, usize)| {
+                    let elements: usize = layer.weight.shape().dims::<4>().iter().product();
+                    (elements * pixels) as f64
+                };
+                products = network.hidden.iter().zip(pixels).map(product).collect();
+                &network.output
+            }
+        };
+        products.extend(output.iter().map(|output| dense(output.weight.shape().dims())));
+        let passes = |index: usize| if index == 0 { 2.0 } else { 3.0 };
+        2.0 * batch_size as f64 * products.iter().enumerate().map(|(index, one)| passes(index) * one).sum::<f64>()
     }
 }

@@ -1,64 +1,63 @@
-//! Plain multilayer perceptrons.
+//! Plain multilayer perceptrons, and chains of single neurons, which are perceptrons of width 1.
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Dense, LayerTrace, activate};
-use crate::config::{Activation, NetworkConfig};
+use super::layer::Size;
+use super::norm::Norm;
+use super::pass::Pass;
+use super::{Dense, DenseLayer, Interface, block};
+use crate::config::{BiasInit, NetworkConfig};
+use crate::theory::chain;
 
 /// `depth` hidden layers of equal width, each `activation(x W + b)`, and a linear output layer.
 #[derive(Module, Debug)]
 pub struct Plain {
     /// The hidden layers, the one nearest to the input first.
-    pub hidden: Vec<Dense>,
-    /// The output layer.
-    pub output: Dense,
-    #[module(skip)]
-    activation: Activation,
+    pub hidden: Vec<DenseLayer>,
+    /// The output layer; none where the loss is taken of the last hidden layer.
+    pub output: Option<Dense>,
 }
 
 impl Plain {
-    pub(super) fn init(config: &NetworkConfig, features: usize, classes: usize, seed: u64, device: &Device) -> Self {
+    pub(super) fn init(config: &NetworkConfig, interface: Interface, seed: u64, device: &Device) -> Self {
+        let width = config.width();
         let hidden = |index: usize| {
-            let inputs = if index == 0 { features } else { config.width };
-            Dense::init(config, inputs, config.width, seed, &format!("hidden.{index}"), device)
+            let inputs = if index == 0 { interface.features } else { width };
+            let size = Size { inputs, outputs: width, index, shapes_input: false };
+            DenseLayer::init(config, size, seed, &block::path(index), device)
         };
+        let outputs = interface.outputs;
         Self {
             hidden: (0..config.depth).map(hidden).collect(),
-            output: Dense::init(config, config.width, classes, seed, "output", device),
-            activation: config.activation,
+            output: outputs.map(|outputs| Dense::init(config, width, outputs, seed, "output", device)),
         }
     }
 
-    pub(super) fn forward(&self, inputs: Tensor<2>, mut trace: Option<&mut Vec<LayerTrace>>) -> Tensor<2> {
-        let mut x = inputs;
-        for (layer_index, layer) in self.hidden.iter().enumerate() {
-            let mut z = layer.forward(x);
-            match trace.as_deref_mut() {
-                None => x = activate(self.activation, z),
-                Some(trace) => {
-                    let offset = Tensor::zeros(z.dims(), &z.device()).require_grad();
-                    z = z + offset.clone();
-                    x = activate(self.activation, z);
-                    trace.push(LayerTrace {
-                        layer_index,
-                        layer: format!("hidden.{layer_index}"),
-                        offset,
-                        activation: x.clone().inner(),
-                    });
-                }
-            }
+    /// Sets the biases of a chain so that every pre-activation is 0 for this input, if the config asks for it.
+    pub(super) fn center(&mut self, config: &NetworkConfig, input: f64) {
+        if config.bias_init != BiasInit::Centered {
+            return;
         }
-        self.output.forward(x)
+        let weight = |layer: &DenseLayer| f64::from(layer.weight.val().into_scalar::<f32>());
+        let weights: Vec<f64> = self.hidden.iter().map(weight).collect();
+        let biases = chain::centering_biases(config.function(), input, &weights);
+        for (layer, bias) in self.hidden.iter_mut().zip(biases) {
+            let device = layer.weight.val().device();
+            layer.bias = Some(Param::from_data(TensorData::new(vec![bias as f32], [1]), &device));
+        }
     }
 
-    pub(super) fn flops_per_step(&self, batch_size: usize) -> f64 {
-        let layers = self.hidden.iter().chain([&self.output]);
-        let products = layers.enumerate().map(|(index, layer)| {
-            let [inputs, outputs] = layer.weight.shape().dims::<2>();
-            let passes = if index == 0 { 2.0 } else { 3.0 };
-            passes * inputs as f64 * outputs as f64
-        });
-        2.0 * batch_size as f64 * products.sum::<f64>()
+    pub(super) fn forward(&self, inputs: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        let x = block::chain(self.hidden.iter().enumerate(), inputs, pass);
+        let x = pass.enter_output(x);
+        match &self.output {
+            Some(output) => output.forward(x),
+            None => x,
+        }
+    }
+
+    pub(super) fn norms(&mut self) -> impl Iterator<Item = &mut Norm> {
+        self.hidden.iter_mut().filter_map(|layer| layer.norm.as_mut())
     }
 }

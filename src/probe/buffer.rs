@@ -2,11 +2,11 @@
 
 use burn::tensor::{Tensor, Transaction};
 
-use super::{gradient, layer};
-use crate::config::{Activation, ProbeConfig};
+use super::{clip, gradient, layer};
+use crate::config::{ActivationFunction, ProbeConfig};
 use crate::kernel::{ActivationSummary, DeltaSummary, GradientSummary, Reading, UpdateSummary, values_of};
-use crate::network::has_dead_units;
-use crate::schema::{ActivationRow, GradientRow, StepPhase, StepRow};
+use crate::network::{flat_parts, has_dead_units};
+use crate::schema::{ActivationRow, GradientRow, StepPhase, StepRow, UnitRow};
 
 /// The device could not be read: it was lost, or ran out of memory.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ pub struct ReadError(pub String);
 pub struct Probe {
     run_id: String,
     config: ProbeConfig,
-    activation: Activation,
+    function: ActivationFunction,
     losses: Vec<PendingLoss>,
     steps: Vec<PendingStep>,
 }
@@ -26,7 +26,18 @@ pub struct Probe {
 #[derive(Debug)]
 struct PendingLoss {
     row: StepRow,
-    reading: Reading,
+    measurement: LossMeasurement,
+}
+
+/// The loss of a step and what belongs to the step as a whole.
+#[derive(Debug)]
+pub struct LossMeasurement {
+    /// The loss `[1]`, or the loss and the accuracy `[2]`.
+    pub loss: Reading,
+    /// The penalties `[1]`.
+    pub penalty: Option<Reading>,
+    /// What clipping did.
+    pub clip: Option<clip::Measurement>,
 }
 
 /// One measured step.
@@ -40,7 +51,7 @@ pub struct PendingStep {
     pub updates: Vec<Reading>,
     /// Whether the step changed the parameters.
     pub is_updated: bool,
-    /// The hidden layers.
+    /// The layers.
     pub layers: Vec<layer::Measurement>,
 }
 
@@ -51,19 +62,33 @@ pub struct Rows {
     pub gradients: Vec<GradientRow>,
     /// For `activations.csv`.
     pub activations: Vec<ActivationRow>,
+    /// For `units.csv`.
+    pub units: Vec<UnitRow>,
     /// For `steps.csv`.
     pub steps: Vec<StepRow>,
+    /// The first step whose loss or gradient is not finite.
+    pub first_nonfinite_step: Option<usize>,
 }
 
 impl Probe {
     /// A probe of the quantities of a config.
-    pub fn new(run_id: &str, config: &ProbeConfig, activation: Activation) -> Self {
-        Self { run_id: run_id.to_owned(), config: config.clone(), activation, losses: Vec::new(), steps: Vec::new() }
+    pub fn new(run_id: &str, config: &ProbeConfig, function: ActivationFunction) -> Self {
+        Self { run_id: run_id.to_owned(), config: config.clone(), function, losses: Vec::new(), steps: Vec::new() }
     }
 
     /// Whether hidden layers are measured.
     pub fn wants_layers(&self) -> bool {
         self.config.activations
+    }
+
+    /// Whether the gradients with respect to the inputs of layers are measured.
+    pub fn wants_inputs(&self) -> bool {
+        self.config.inputs
+    }
+
+    /// Whether units are measured one by one.
+    pub fn wants_units(&self) -> bool {
+        self.config.units
     }
 
     /// Whether parameters are measured.
@@ -72,8 +97,8 @@ impl Probe {
     }
 
     /// The activation function of the hidden layers.
-    pub fn activation(&self) -> Activation {
-        self.activation
+    pub fn function(&self) -> ActivationFunction {
+        self.function
     }
 
     /// Keeps the measurements of a step.
@@ -81,18 +106,17 @@ impl Probe {
         self.steps.push(step);
     }
 
-    /// Keeps the loss `[1]` of a step's mini-batch.
-    pub fn keep_loss(&mut self, step: usize, epoch: usize, learning_rate: Option<f64>, loss: Tensor<1>) {
-        self.losses.push(PendingLoss {
-            row: self.step_row(step, epoch, StepPhase::Train, learning_rate),
-            reading: Reading::Device(loss.inner()),
-        });
+    /// Keeps the loss of a step's mini-batch.
+    pub fn keep_loss(&mut self, step: usize, epoch: usize, learning_rate: Option<f64>, loss: LossMeasurement) {
+        let row = self.step_row(step, epoch, StepPhase::Train, learning_rate);
+        self.losses.push(PendingLoss { row, measurement: loss });
     }
 
     /// Keeps the loss and the accuracy `[2]` of a whole split.
     pub fn keep_evaluation(&mut self, step: usize, epoch: usize, phase: StepPhase, result: Tensor<1>) {
-        self.losses
-            .push(PendingLoss { row: self.step_row(step, epoch, phase, None), reading: Reading::Device(result) });
+        let row = self.step_row(step, epoch, phase, None);
+        let measurement = LossMeasurement { loss: Reading::Device(result), penalty: None, clip: None };
+        self.losses.push(PendingLoss { row, measurement });
     }
 
     fn step_row(&self, step: usize, epoch: usize, phase: StepPhase, learning_rate: Option<f64>) -> StepRow {
@@ -102,6 +126,7 @@ impl Probe {
             epoch,
             phase,
             loss: None,
+            penalty: None,
             accuracy: None,
             learning_rate,
             grad_l2_before_clip: None,
@@ -119,20 +144,39 @@ impl Probe {
     pub fn read(&mut self) -> Result<Rows, ReadError> {
         let losses = std::mem::take(&mut self.losses);
         let steps = std::mem::take(&mut self.steps);
-        let (losses, loss_readings): (Vec<StepRow>, Vec<Reading>) =
-            losses.into_iter().map(|loss| (loss.row, loss.reading)).unzip();
-        let mut readings = loss_readings;
+        let mut readings = Vec::new();
+        let mut loss_headers = Vec::new();
+        for PendingLoss { row, measurement } in losses {
+            readings.push(measurement.loss);
+            let has_penalty = measurement.penalty.is_some();
+            readings.extend(measurement.penalty);
+            loss_headers.push((row, has_penalty, measurement.clip.map(|clip| clip.take(&mut readings))));
+        }
         let mut headers = Vec::new();
         for step in steps {
             headers.push(self.take_step(step, &mut readings));
         }
         let mut values = fetch(readings)?.into_iter();
         let mut rows = Rows::default();
-        for mut row in losses {
+        let mut nonfinite = Vec::new();
+        for (mut row, has_penalty, clip) in loss_headers {
             let read = values.next().unwrap_or_default();
             row.loss = finite(read.first());
             // Which output of a network without finite outputs is the largest says nothing.
             row.accuracy = row.loss.and(read.get(1).copied());
+            if has_penalty {
+                row.penalty = finite(values.next().unwrap_or_default().first());
+            }
+            let clip = clip.map(|header| header.fill(&mut values));
+            if let Some(clip) = clip {
+                row.grad_l2_before_clip = clip.l2_before;
+                row.grad_l2_after_clip = clip.l2_after;
+                row.clip_coefficient = clip.coefficient;
+                row.clipped_fraction = clip.clipped_fraction;
+            }
+            if row.loss.is_none() || clip.is_some_and(|clip| clip.l2_before.is_none()) {
+                nonfinite.push(row.step);
+            }
             rows.steps.push(row);
         }
         for (gradients, layers) in headers {
@@ -140,16 +184,19 @@ impl Probe {
             for header in gradients {
                 rows.gradients.push(header.fill(&mut values));
             }
-            set_global_norm(&mut rows.steps, &rows.gradients[start..]);
-            for row in layers {
-                rows.activations.push(fill_layer(row, &mut values, self.activation));
+            let filled = &rows.gradients[start..];
+            set_global_norm(&mut rows.steps, filled);
+            nonfinite.extend(filled.iter().find(|row| row.nonfinite_count > 0).map(|row| row.step));
+            for header in layers {
+                header.fill(&mut values, self.function, &mut rows);
             }
         }
+        rows.first_nonfinite_step = nonfinite.into_iter().min();
         Ok(rows)
     }
 
     /// Moves the readings of a step behind the others and keeps what their rows need beside them.
-    fn take_step(&self, step: PendingStep, readings: &mut Vec<Reading>) -> (Vec<GradientHeader>, Vec<ActivationRow>) {
+    fn take_step(&self, step: PendingStep, readings: &mut Vec<Reading>) -> (Vec<GradientHeader>, Vec<LayerHeader>) {
         let mut updates = step.updates.into_iter();
         let mut gradients = Vec::new();
         for measurement in step.gradients {
@@ -162,27 +209,35 @@ impl Probe {
         }
         let mut layers = Vec::new();
         for measurement in step.layers {
-            layers.push(ActivationRow {
-                run_id: self.run_id.clone(),
-                step: step.step,
-                layer_index: measurement.layer_index,
-                layer: measurement.layer,
-                time_step: None,
-                delta_l2: None,
-                mean_delta_l2: None,
-                activation_mean: None,
-                activation_std: None,
-                saturated_fraction: None,
-                dead_fraction: None,
+            layers.push(LayerHeader {
+                row: ActivationRow {
+                    run_id: self.run_id.clone(),
+                    step: step.step,
+                    layer_index: measurement.layer_index,
+                    layer: measurement.layer,
+                    time_step: None,
+                    delta_l2: None,
+                    mean_delta_l2: None,
+                    input_grad_l2: None,
+                    activation_mean: None,
+                    activation_std: None,
+                    saturated_fraction: None,
+                    dead_fraction: None,
+                },
+                has_delta: measurement.delta.is_some(),
+                has_input: measurement.input.is_some(),
+                has_activation: measurement.activation.is_some(),
+                has_units: measurement.units.is_some(),
             });
-            readings.extend([measurement.delta, measurement.activation]);
+            let present = [measurement.delta, measurement.input, measurement.activation, measurement.units];
+            readings.extend(present.into_iter().flatten());
         }
         number_layers(&mut gradients);
         (gradients, layers)
     }
 
     fn gradient_row(&self, step: usize, parameter: String, element_count: usize) -> GradientRow {
-        let layer = parameter.rsplit_once('.').map_or("", |(layer, _)| layer).to_owned();
+        let layer = layer_of(&parameter).to_owned();
         GradientRow {
             run_id: self.run_id.clone(),
             step,
@@ -201,6 +256,12 @@ impl Probe {
             update_ratio: None,
         }
     }
+}
+
+/// The layer of a parameter: `hidden.3` of `hidden.3.norm.gamma`, `output` of `output.weight`.
+fn layer_of(parameter: &str) -> &str {
+    let parts = if parameter.starts_with("hidden.") { 2 } else { 1 };
+    parameter.match_indices('.').nth(parts - 1).map_or(parameter, |(end, _)| &parameter[..end])
 }
 
 /// Gives the layers their numbers in the order in which the network names them.
@@ -243,24 +304,50 @@ impl GradientHeader {
     }
 }
 
-/// Fills the row of a hidden layer from its two readings.
-fn fill_layer(
-    mut row: ActivationRow,
-    values: &mut impl Iterator<Item = Vec<f64>>,
-    function: Activation,
-) -> ActivationRow {
-    let delta = DeltaSummary::from_reading(&values.next().unwrap_or_default());
-    row.delta_l2 = delta.delta.l2();
-    // The loss is a mean over the batch, so that the sum over the batch of its deltas is the mean of each example's.
-    row.mean_delta_l2 = delta.batch_sum.l2();
-    let activation = ActivationSummary::from_reading(&values.next().unwrap_or_default());
-    row.activation_mean = finite(Some(&activation.mean));
-    row.activation_std = finite(Some(&activation.std));
-    if row.activation_mean.is_some() {
-        row.saturated_fraction = Some(activation.saturated_fraction);
-        row.dead_fraction = has_dead_units(function).then_some(activation.dead_fraction);
+struct LayerHeader {
+    row: ActivationRow,
+    has_delta: bool,
+    has_input: bool,
+    has_activation: bool,
+    has_units: bool,
+}
+
+impl LayerHeader {
+    /// Adds the rows of a layer from its readings.
+    fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>, function: ActivationFunction, rows: &mut Rows) {
+        let mut row = self.row;
+        let mut next = || values.next().unwrap_or_default();
+        if self.has_delta {
+            let delta = DeltaSummary::from_reading(&next());
+            row.delta_l2 = delta.delta.l2();
+            // The loss is a mean over the batch, so that the sum over the batch of its deltas is the mean of each
+            // example's.
+            row.mean_delta_l2 = delta.batch_sum.l2();
+        }
+        if self.has_input {
+            row.input_grad_l2 = DeltaSummary::from_reading(&next()).delta.l2();
+        }
+        if self.has_activation {
+            let activation = ActivationSummary::from_reading(&next());
+            row.activation_mean = finite(Some(&activation.mean));
+            row.activation_std = finite(Some(&activation.std));
+            if row.activation_mean.is_some() {
+                row.saturated_fraction = flat_parts(function).map(|_| activation.saturated_fraction);
+                row.dead_fraction = has_dead_units(function).then_some(activation.dead_fraction);
+            }
+        }
+        if self.has_units {
+            rows.units.extend(next().into_iter().enumerate().map(|(unit, mean_delta)| UnitRow {
+                run_id: row.run_id.clone(),
+                step: row.step,
+                layer_index: row.layer_index,
+                layer: row.layer.clone(),
+                unit,
+                mean_delta: finite(Some(&mean_delta)),
+            }));
+        }
+        rows.activations.push(row);
     }
-    row
 }
 
 /// The norm of all gradients of a step as one vector, in the step's row.

@@ -1,6 +1,6 @@
 //! The gradient of every parameter.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
@@ -10,6 +10,8 @@ use crate::network::Network;
 /// The gradient of one parameter, not yet read.
 #[derive(Debug)]
 pub struct Measurement {
+    /// The parameter, as Burn knows it.
+    pub id: ParamId,
     /// The parameter's path: `hidden.3.weight`.
     pub parameter: String,
     /// Its number of elements.
@@ -23,14 +25,14 @@ pub fn measure(network: &Network, gradients: &GradientsParams) -> Vec<Measuremen
     let mut visitor = Visitor { gradients, path: Path::default(), parameters: Vec::new(), found: Vec::new() };
     network.visit(&mut visitor);
     let readings = kernel::gradient_summaries(visitor.found);
-    let measurement = |((parameter, element_count), reading)| Measurement { parameter, element_count, reading };
+    let measurement = |((id, parameter, element_count), reading)| Measurement { id, parameter, element_count, reading };
     visitor.parameters.into_iter().zip(readings).map(measurement).collect()
 }
 
 struct Visitor<'a> {
     gradients: &'a GradientsParams,
     path: Path,
-    parameters: Vec<(String, usize)>,
+    parameters: Vec<(ParamId, String, usize)>,
     found: Vec<Tensor<1>>,
 }
 
@@ -45,7 +47,7 @@ impl ModuleVisitor for Visitor<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.parameters.push((self.path.to_string(), gradient.shape().num_elements()));
+            self.parameters.push((param.id, self.path.to_string(), gradient.shape().num_elements()));
             self.found.push(gradient.reshape([-1]));
         }
     }
@@ -69,6 +71,11 @@ impl Path {
         if !container.starts_with("Enum:") {
             self.0.pop();
         }
+    }
+
+    /// Whether the parameter is a matrix or kernel of weights, and not a bias, a normalization or a slope.
+    pub fn is_weight(&self) -> bool {
+        self.0.last().is_some_and(|name| name == "weight")
     }
 }
 

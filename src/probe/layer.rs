@@ -2,39 +2,84 @@
 
 use burn::tensor::{Gradients, Tensor};
 
-use crate::config::Activation;
-use crate::kernel::{self, Reading};
+use crate::config::ActivationFunction;
+use crate::kernel::{self, FlatParts, Reading};
 use crate::network::{LayerTrace, flat_parts};
 
-/// What was measured of one hidden layer, not yet read.
-#[derive(Debug)]
+/// What was measured of one layer, not yet read. Readings that the layer does not have are `None`.
+#[derive(Debug, Default)]
 pub struct Measurement {
     /// The layer, from 0 at the input.
     pub layer_index: usize,
     /// Its path: `hidden.3`.
     pub layer: String,
     /// Read as [`kernel::DeltaSummary`].
-    pub delta: Reading,
+    pub delta: Option<Reading>,
+    /// The gradient with respect to the layer's input, read as [`kernel::DeltaSummary`].
+    pub input: Option<Reading>,
     /// Read as [`kernel::ActivationSummary`].
-    pub activation: Reading,
+    pub activation: Option<Reading>,
+    /// The sum over the batch of every unit's delta.
+    pub units: Option<Reading>,
 }
 
-/// Summarizes every traced layer after the backward pass.
-pub fn measure(trace: Vec<LayerTrace>, gradients: &Gradients, function: Activation) -> Vec<Measurement> {
-    let mut names = Vec::new();
-    let (mut deltas, mut activations): (Vec<Tensor<2>>, Vec<Tensor<2>>) = (Vec::new(), Vec::new());
-    for layer in trace {
-        // Every hidden layer leads to the loss, so that each has a delta.
-        if let Some(delta) = layer.offset.grad(gradients) {
-            names.push((layer.layer_index, layer.layer));
-            deltas.push(delta);
-            activations.push(layer.activation);
+/// Where no activation is flat.
+const NOWHERE_FLAT: FlatParts = FlatParts { low: f32::NEG_INFINITY, high: f32::INFINITY };
+
+/// Summarizes every traced layer after the backward pass; `wants_units` adds the units one by one.
+pub fn measure(
+    trace: Vec<LayerTrace>,
+    gradients: &Gradients,
+    function: ActivationFunction,
+    wants_units: bool,
+) -> Vec<Measurement> {
+    let mut measurements = Vec::new();
+    let (mut deltas, mut inputs, mut activations) = (Places::default(), Places::default(), Places::default());
+    for (place, layer) in trace.into_iter().enumerate() {
+        let mut measurement =
+            Measurement { layer_index: layer.layer_index, layer: layer.layer, ..Measurement::default() };
+        if let Some(delta) = layer.offset.and_then(|offset| offset.grad(gradients)) {
+            measurement.units = wants_units.then(|| Reading::Device(delta.clone().sum_dim(0).reshape([-1])));
+            deltas.push(place, delta);
         }
+        if let Some(gradient) = layer.input_offset.and_then(|offset| offset.grad(gradients)) {
+            inputs.push(place, gradient);
+        }
+        if let Some(activation) = layer.activation {
+            activations.push(place, activation);
+        }
+        measurements.push(measurement);
     }
-    let deltas = kernel::delta_summaries(deltas);
-    let activations = kernel::activation_summaries(activations, flat_parts(function));
-    let readings = deltas.into_iter().zip(activations);
-    let measurement =
-        |((layer_index, layer), (delta, activation))| Measurement { layer_index, layer, delta, activation };
-    names.into_iter().zip(readings).map(measurement).collect()
+    for (place, reading) in deltas.summarize(kernel::delta_summaries) {
+        measurements[place].delta = Some(reading);
+    }
+    for (place, reading) in inputs.summarize(kernel::delta_summaries) {
+        measurements[place].input = Some(reading);
+    }
+    let flat = flat_parts(function).unwrap_or(NOWHERE_FLAT);
+    for (place, reading) in activations.summarize(|activations| kernel::activation_summaries(activations, flat)) {
+        measurements[place].activation = Some(reading);
+    }
+    measurements
+}
+
+/// Tensors and the layers that they belong to.
+#[derive(Default)]
+struct Places {
+    places: Vec<usize>,
+    tensors: Vec<Tensor<2>>,
+}
+
+impl Places {
+    fn push(&mut self, place: usize, tensor: Tensor<2>) {
+        self.places.push(place);
+        self.tensors.push(tensor);
+    }
+
+    fn summarize(
+        self,
+        summarize: impl FnOnce(Vec<Tensor<2>>) -> Vec<Reading>,
+    ) -> impl Iterator<Item = (usize, Reading)> {
+        self.places.into_iter().zip(summarize(self.tensors))
+    }
 }

@@ -1,13 +1,16 @@
 //! What is measured at a layer, and when.
 //!
 //! A probe leaves its numbers on the device and reads those of many steps in one transfer. One quantity a file:
-//! [`gradient`] and [`update`] for every parameter, [`layer`] for every hidden layer, [`schedule`] for the steps.
+//! [`gradient`] and [`update`] for every parameter, [`clip`] for what was done to the gradients, [`layer`] for every
+//! hidden layer, [`schedule`] for the steps.
 
 mod buffer;
+pub mod clip;
 pub mod gradient;
 pub mod layer;
 pub mod schedule;
 pub mod update;
 
-pub use buffer::{PendingStep, Probe, ReadError, Rows};
+pub use buffer::{LossMeasurement, PendingStep, Probe, ReadError, Rows};
+pub use gradient::Path;
 pub use schedule::Schedule;

@@ -47,7 +47,7 @@ mod tests {
     }
 
     fn none() -> ProbeConfig {
-        ProbeConfig { initialization: false, last: false, every: 0, per_decade: 0, parameters: true, activations: true }
+        ProbeConfig { initialization: false, last: false, per_decade: 0, ..ProbeConfig::default() }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The change that an update makes to every parameter.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
+use super::gradient;
 use crate::kernel::{self, Reading};
 use crate::network::Network;
 
@@ -10,7 +11,7 @@ use crate::network::Network;
 ///
 /// While a snapshot lives, the optimizer cannot write a parameter in place and makes a new tensor of it.
 #[derive(Debug, Default)]
-pub struct Snapshot(Vec<Tensor<1>>);
+pub struct Snapshot(Vec<(ParamId, Tensor<1>)>);
 
 /// Takes hold of every parameter.
 pub fn snapshot(network: &Network) -> Snapshot {
@@ -19,14 +20,17 @@ pub fn snapshot(network: &Network) -> Snapshot {
     snapshot
 }
 
-/// Summarizes every parameter before an update and its change, in the order of the network, each to be read as
-/// [`kernel::UpdateSummary`]. Without an update, the change is 0.
-pub fn measure(before: Snapshot, after: Snapshot) -> Vec<Reading> {
-    kernel::update_summaries(before.0.into_iter().zip(after.0).collect())
+/// Summarizes every parameter that has a gradient before an update and its change, in the order of the gradients, each to be
+/// read as [`kernel::UpdateSummary`]. Without an update, the change is 0.
+pub fn measure(gradients: &[gradient::Measurement], before: Snapshot, after: Snapshot) -> Vec<Reading> {
+    let mut wanted = gradients.iter().map(|gradient| gradient.id).peekable();
+    // All three are in the order of the network; a parameter without a gradient is passed over.
+    let pairs = before.0.into_iter().zip(after.0).filter(|((id, _), _)| wanted.next_if_eq(id).is_some());
+    kernel::update_summaries(pairs.map(|((_, before), (_, after))| (before, after)).collect())
 }
 
 impl ModuleVisitor for Snapshot {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push(param.val().inner().reshape([-1]));
+        self.0.push((param.id, param.val().inner().reshape([-1])));
     }
 }

@@ -24,8 +24,8 @@ pub struct Manifest {
     pub factors: Vec<(String, String)>,
     /// The seed.
     pub seed: u64,
-    /// The SHA-256 of the data set.
-    pub data_sha256: String,
+    /// The SHA-256 of the data set; none where it is drawn from the seed or stands in the config.
+    pub data_sha256: Option<String>,
     /// How many rows each table has.
     pub rows: RowCounts,
     /// The resolved config.
@@ -45,6 +45,10 @@ pub struct RowCounts {
     pub gradients: usize,
     /// In `activations.csv`.
     pub activations: usize,
+    /// In `units.csv`.
+    pub units: usize,
+    /// In `chain.csv`.
+    pub links: usize,
     /// In `steps.csv`.
     pub steps: usize,
     /// In `throughput.csv`.

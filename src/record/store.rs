@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
 use super::manifest::{Manifest, ManifestVersion, RowCounts};
-use crate::schema::{ActivationRow, GradientRow, RowSink, RunRows, SCHEMA_VERSION, StepRow, ThroughputRow};
+use crate::schema::{
+    ActivationRow, GradientRow, LinkRow, RowSink, RunRows, SCHEMA_VERSION, StepRow, ThroughputRow, UnitRow,
+};
 
 const MANIFEST: &str = "manifest.json";
 const LOCK: &str = ".lock";
@@ -91,6 +93,8 @@ impl ExperimentStore {
             replaced: self.dir.join(format!("{REPLACED_PREFIX}{run_id}")),
             gradients: Table::new(&temporary, "gradients.csv"),
             activations: Table::new(&temporary, "activations.csv"),
+            units: Table::new(&temporary, "units.csv"),
+            links: Table::new(&temporary, "chain.csv"),
             steps: Table::new(&temporary, "steps.csv"),
             throughput: Table::new(&temporary, "throughput.csv"),
             temporary,
@@ -106,6 +110,8 @@ pub struct PendingRun {
     replaced: PathBuf,
     gradients: Table,
     activations: Table,
+    units: Table,
+    links: Table,
     steps: Table,
     throughput: Table,
 }
@@ -117,7 +123,8 @@ impl PendingRun {
     ///
     /// If something cannot be written; then nothing stands under the final name that did not stand there before.
     pub fn commit(mut self, manifest: &Manifest) -> Result<(), StoreError> {
-        for table in [&mut self.gradients, &mut self.activations, &mut self.steps, &mut self.throughput] {
+        let Self { gradients, activations, units, links, steps, throughput, .. } = &mut self;
+        for table in [gradients, activations, units, links, steps, throughput] {
             table.close().map_err(StoreError::write(&table.path))?;
         }
         let path = self.temporary.join(MANIFEST);
@@ -147,6 +154,8 @@ impl PendingRun {
         RowCounts {
             gradients: self.gradients.rows,
             activations: self.activations.rows,
+            units: self.units.rows,
+            links: self.links.rows,
             steps: self.steps.rows,
             throughput: self.throughput.rows,
         }
@@ -173,6 +182,12 @@ impl RowSink for PendingRun {
     }
     fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()> {
         self.activations.write(&rows)
+    }
+    fn units(&mut self, rows: Vec<UnitRow>) -> io::Result<()> {
+        self.units.write(&rows)
+    }
+    fn links(&mut self, rows: Vec<LinkRow>) -> io::Result<()> {
+        self.links.write(&rows)
     }
     fn steps(&mut self, rows: Vec<StepRow>) -> io::Result<()> {
         self.steps.write(&rows)
@@ -239,6 +254,8 @@ fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
     let rows = RunRows {
         gradients: read_table(&run.join("gradients.csv"))?,
         activations: read_table(&run.join("activations.csv"))?,
+        units: read_table(&run.join("units.csv"))?,
+        links: read_table(&run.join("chain.csv"))?,
         steps: read_table(&run.join("steps.csv"))?,
         throughput: read_table(&run.join("throughput.csv"))?,
     };
@@ -252,6 +269,8 @@ fn check_counts(run: &Path, manifest: &Manifest, rows: &RunRows) -> Result<(), S
     for (name, written, found) in [
         ("gradients.csv", written.gradients, rows.gradients.len()),
         ("activations.csv", written.activations, rows.activations.len()),
+        ("units.csv", written.units, rows.units.len()),
+        ("chain.csv", written.links, rows.links.len()),
         ("steps.csv", written.steps, rows.steps.len()),
         ("throughput.csv", written.throughput, rows.throughput.len()),
     ] {
@@ -375,6 +394,7 @@ mod tests {
             epoch: 0,
             phase: StepPhase::TestSplit,
             loss: Some(2.5e-7),
+            penalty: None,
             accuracy: None,
             learning_rate: None,
             grad_l2_before_clip: None,
@@ -385,11 +405,11 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_are_those_of_schema_version_1() {
-        assert_eq!(SCHEMA_VERSION, 1);
+    fn the_columns_are_those_of_schema_version_2() {
+        assert_eq!(SCHEMA_VERSION, 2);
         assert_eq!(
             header(&step_row()),
-            "run_id,step,epoch,phase,loss,accuracy,learning_rate,grad_l2_before_clip,grad_l2_after_clip,clip_coefficient,clipped_fraction"
+            "run_id,step,epoch,phase,loss,penalty,accuracy,learning_rate,grad_l2_before_clip,grad_l2_after_clip,clip_coefficient,clipped_fraction"
         );
         let gradient = GradientRow {
             run_id: String::new(),
@@ -420,6 +440,7 @@ mod tests {
             time_step: None,
             delta_l2: None,
             mean_delta_l2: None,
+            input_grad_l2: None,
             activation_mean: None,
             activation_std: None,
             saturated_fraction: None,
@@ -427,7 +448,25 @@ mod tests {
         };
         assert_eq!(
             header(&activation),
-            "run_id,step,layer_index,layer,time_step,delta_l2,mean_delta_l2,activation_mean,activation_std,saturated_fraction,dead_fraction"
+            "run_id,step,layer_index,layer,time_step,delta_l2,mean_delta_l2,input_grad_l2,activation_mean,activation_std,saturated_fraction,dead_fraction"
+        );
+        let unit =
+            UnitRow { run_id: String::new(), step: 0, layer_index: 0, layer: String::new(), unit: 0, mean_delta: None };
+        assert_eq!(header(&unit), "run_id,step,layer_index,layer,unit,mean_delta");
+        let link = LinkRow {
+            run_id: String::new(),
+            link: 0,
+            weight: 0.0,
+            bias: 0.0,
+            pre_activation: 0.0,
+            factor: 0.0,
+            product: 0.0,
+            factor_on_device: None,
+            product_on_device: None,
+        };
+        assert_eq!(
+            header(&link),
+            "run_id,link,weight,bias,pre_activation,factor,product,factor_on_device,product_on_device"
         );
         let throughput = ThroughputRow {
             run_id: String::new(),
@@ -453,7 +492,7 @@ mod tests {
         table.write(&[step_row()]).expect("writes");
         table.close().expect("closes");
         let text = fs::read_to_string(&table.path).expect("reads");
-        assert_eq!(text.lines().nth(1), Some("r,1,0,test_split,2.5e-7,,,,,,"));
+        assert_eq!(text.lines().nth(1), Some("r,1,0,test_split,2.5e-7,,,,,,,"));
         assert_eq!(read_table::<StepRow>(&table.path).expect("parses"), [step_row()]);
     }
 

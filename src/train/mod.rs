@@ -1,7 +1,11 @@
 //! Training: the loop, its step, its loss, and the measurement of its speed.
 
+mod chain;
+mod clip;
 mod clock;
 mod loss;
+mod optimizer;
+mod regularize;
 mod step;
 mod throughput;
 mod workload;
@@ -13,10 +17,10 @@ use burn::tensor::Device;
 
 pub use clock::Clock;
 pub use loss::{evaluate, mean_loss};
-pub use step::{Update, make_step};
+pub use step::make_step;
 pub use workload::Workload;
 
-use crate::config::{ProbeConfig, TrainingLength};
+use crate::config::{NetworkKind, TrainingLength};
 use crate::data::Dataset;
 use crate::plan::RunSpec;
 use crate::probe::{Probe, ReadError, Rows, Schedule};
@@ -63,12 +67,12 @@ pub fn run(
     sink.throughput(throughput::measure(&spec.run_id, &workload, control.stop)?)?;
 
     let config = &spec.config;
-    let mut probe = Probe::new(&spec.run_id, &config.probe, config.network.activation);
+    let mut probe = Probe::new(&spec.run_id, &config.probe, config.network.function());
     let mut network = workload.network();
     let mut optimizer = workload.optimizer();
     let mut batches = workload.batches();
     let steps_per_epoch = batches.steps_per_epoch();
-    let steps = match config.length() {
+    let steps = match config.training.length() {
         TrainingLength::Epochs(epochs) => epochs * steps_per_epoch,
         TrainingLength::Steps(steps) => steps,
     };
@@ -76,16 +80,15 @@ pub fn run(
 
     for step in 0..steps {
         let epoch = step / steps_per_epoch;
-        if step.is_multiple_of(steps_per_epoch) {
+        if step.is_multiple_of(steps_per_epoch) && config.data.has_classes() {
             let result = evaluate(&network, workload.test_split(), config.training.loss);
             probe.keep_evaluation(step, epoch, StepPhase::TestSplit, result);
         }
-        let update = Update::Apply { optimizer: &mut optimizer, learning_rate: config.training.learning_rate };
         let measured = schedule.measures(step).then_some((&mut probe, step));
-        // Forward, backward, probe, step: nothing in it waits for the device.
+        // Forward, backward, probe, clip, step: nothing in it waits for the device.
         let loss;
-        (network, loss) = make_step(network, batches.next_batch(), config.training.loss, update, measured);
-        probe.keep_loss(step, epoch, Some(config.training.learning_rate), loss);
+        (network, loss) = make_step(network, batches.next_batch(), &config.training, Some(&mut optimizer), measured);
+        probe.keep_loss(step, epoch, config.training.learning_rate, loss);
         (control.progress)(step + 1, steps);
         if control.stop.load(Ordering::Relaxed) {
             return Err(TrainError::Interrupted);
@@ -97,12 +100,14 @@ pub fn run(
         }
     }
     if steps == 0 {
-        measure_at_initialization(&workload, &config.probe, &mut probe);
+        measure_at_initialization(&workload, &mut probe);
+    }
+    if config.network.kind == NetworkKind::Chain {
+        sink.links(chain::measure(&spec.run_id, &workload)?)?;
     }
     let epoch = steps / steps_per_epoch;
-    for (phase, split) in
-        [(StepPhase::TrainSplit, workload.train_split()), (StepPhase::TestSplit, workload.test_split())]
-    {
+    let splits = [(StepPhase::TrainSplit, workload.train_split()), (StepPhase::TestSplit, workload.test_split())];
+    for (phase, split) in splits.into_iter().filter(|_| config.data.has_classes()) {
         let result = evaluate(&network, split, config.training.loss);
         probe.keep_evaluation(steps, epoch, phase, result);
     }
@@ -113,29 +118,24 @@ pub fn run(
 }
 
 /// `training.steps = 0`: a forward and a backward pass, and no update.
-fn measure_at_initialization(workload: &Workload, config: &ProbeConfig, probe: &mut Probe) {
-    let measured = (config.parameters || config.activations).then_some((&mut *probe, 0));
+fn measure_at_initialization(workload: &Workload, probe: &mut Probe) {
+    let measured = (probe.wants_parameters() || probe.wants_layers()).then_some((&mut *probe, 0));
     let batch = workload.batches().next_batch();
-    let (_, loss) = make_step(workload.network(), batch, workload.loss(), Update::None, measured);
+    let (_, loss) = make_step(workload.network(), batch, &workload.config().training, None, measured);
     probe.keep_loss(0, 0, None, loss);
 }
 
 /// Hands rows on up to the first step whose loss or gradient is not finite, and returns that step.
 fn record(mut rows: Rows, sink: &mut dyn RowSink) -> io::Result<Option<usize>> {
-    let not_finite = rows
-        .steps
-        .iter()
-        .filter(|row| row.loss.is_none())
-        .map(|row| row.step)
-        .chain(rows.gradients.iter().filter(|row| row.nonfinite_count > 0).map(|row| row.step))
-        .min();
-    if let Some(last) = not_finite {
+    if let Some(last) = rows.first_nonfinite_step {
         rows.steps.retain(|row| row.step <= last);
         rows.gradients.retain(|row| row.step <= last);
         rows.activations.retain(|row| row.step <= last);
+        rows.units.retain(|row| row.step <= last);
     }
     sink.steps(rows.steps)?;
     sink.gradients(rows.gradients)?;
     sink.activations(rows.activations)?;
-    Ok(not_finite)
+    sink.units(rows.units)?;
+    Ok(rows.first_nonfinite_step)
 }

@@ -1,70 +1,69 @@
-//! One step: forward, backward, probe, update.
+//! One step: forward, backward, probe, clip, update.
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::Tensor;
 
+use super::clip;
 use super::loss::mean_loss;
-use crate::config::Loss;
+use super::regularize;
+use crate::config::TrainingConfig;
 use crate::data::Batch;
-use crate::network::Network;
-use crate::probe::{PendingStep, Probe, gradient, layer, update};
+use crate::kernel::Reading;
+use crate::network::{Network, Pass};
+use crate::probe::{LossMeasurement, PendingStep, Probe, gradient, layer, update};
 
-/// What a step does with its gradients.
-pub enum Update<'a> {
-    /// The optimizer changes the parameters.
-    Apply {
-        /// The optimizer, with its momentum.
-        optimizer: &'a mut ModuleOptimizer,
-        /// The learning rate.
-        learning_rate: f64,
-    },
-    /// Nothing: the network is only measured.
-    None,
-}
-
-/// Makes one step and returns the network after it and the mean loss `[1]` before it.
+/// Makes one step and returns the network after it and the mean loss before it. Without an optimizer nothing is updated:
+/// the network is only measured.
 ///
 /// With a probe and the number of the step, the step is measured. Nothing waits for the device.
 pub fn make_step(
     mut network: Network,
     batch: Batch,
-    loss: Loss,
-    update: Update<'_>,
+    training: &TrainingConfig,
+    optimizer: Option<&mut ModuleOptimizer>,
     mut measured: Option<(&mut Probe, usize)>,
-) -> (Network, Tensor<1>) {
-    let mut trace = Vec::new();
-    let outputs = match &measured {
-        Some((probe, _)) if probe.wants_layers() => network.forward_traced(batch.inputs, &mut trace),
-        _ => network.forward(batch.inputs),
+) -> (Network, LossMeasurement) {
+    let mut pass = match &measured {
+        Some((probe, _)) if probe.wants_layers() => Pass::traced(probe.wants_inputs()),
+        _ => Pass::training(),
     };
-    let loss = mean_loss(loss, outputs, batch.targets);
+    let outputs = network.forward(batch.inputs, &mut pass);
+    let loss = mean_loss(training.loss, outputs, batch.targets);
+    let (trace, statistics) = pass.finish();
 
     let gradients = loss.backward();
 
     let mut pending = PendingStep::default();
     if let Some((probe, step)) = &mut measured {
         pending.step = *step;
-        pending.layers = layer::measure(trace, &gradients, probe.activation());
+        pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units());
     }
     let gradients = GradientsParams::from_grads(gradients, &network);
+    let gradients = regularize::add_penalty_gradients(&network, gradients, training);
+    let mut penalty = None;
     let mut before = None;
-    if let Some((probe, _)) = &measured
-        && probe.wants_parameters()
-    {
-        pending.gradients = gradient::measure(&network, &gradients);
-        before = Some(update::snapshot(&network));
+    if let Some((probe, _)) = &measured {
+        penalty = regularize::penalty(&network, training).map(Reading::Device);
+        if probe.wants_parameters() {
+            pending.gradients = gradient::measure(&network, &gradients);
+            before = Some(update::snapshot(&network));
+        }
     }
 
-    pending.is_updated = matches!(update, Update::Apply { .. });
-    if let Update::Apply { optimizer, learning_rate } = update {
-        network = optimizer.step(learning_rate, network, gradients);
+    let (gradients, clip) =
+        clip::clip(&network, gradients, training.clipping, training.clip_threshold(), measured.is_some());
+
+    pending.is_updated = optimizer.is_some();
+    if let Some(optimizer) = optimizer {
+        network = regularize::decay(network, training);
+        network = optimizer.step(training.learning_rate(), network, gradients);
+        network.absorb(statistics);
     }
     if let Some(before) = before {
-        pending.updates = update::measure(before, update::snapshot(&network));
+        pending.updates = update::measure(&pending.gradients, before, update::snapshot(&network));
     }
 
     if let Some((probe, _)) = measured {
         probe.keep_step(pending);
     }
-    (network, loss)
+    (network, LossMeasurement { loss: Reading::Device(loss.inner()), penalty, clip })
 }

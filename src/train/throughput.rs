@@ -17,7 +17,8 @@ pub fn measure(run_id: &str, workload: &Workload, stop: &AtomicBool) -> Result<V
     }
     let mut batches = workload.batches();
     let mut sample_ms = |load: ProbeLoad, steps: usize| {
-        workload.time_steps(&mut batches, 0..steps, |_| load != ProbeLoad::Off, &quantities(load), stop)
+        let quantities = quantities(load, &workload.config().probe);
+        workload.time_steps(&mut batches, 0..steps, |_| load != ProbeLoad::Off, &quantities, stop)
     };
     let row = |phase, sample, steps: usize, elapsed_ms: f64, probe| {
         let steps_per_second = steps as f64 / elapsed_ms * 1e3;
@@ -70,10 +71,13 @@ fn loads(config: &ProbeConfig) -> Vec<ProbeLoad> {
     loads
 }
 
-fn quantities(load: ProbeLoad) -> ProbeConfig {
+fn quantities(load: ProbeLoad, config: &ProbeConfig) -> ProbeConfig {
+    let activations = matches!(load, ProbeLoad::Activations | ProbeLoad::ParametersAndActivations);
     ProbeConfig {
         parameters: matches!(load, ProbeLoad::Parameters | ProbeLoad::ParametersAndActivations),
-        activations: matches!(load, ProbeLoad::Activations | ProbeLoad::ParametersAndActivations),
+        activations,
+        inputs: activations && config.inputs,
+        units: activations && config.units,
         ..ProbeConfig::default()
     }
 }

@@ -3,15 +3,17 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{ModuleOptimizer, SgdConfig};
+use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
+use rand_distr::{Distribution, StandardNormal};
 
-use super::{Clock, STEPS_PER_READING, TrainError, Update, make_step};
-use crate::config::{Loss, ProbeConfig, RunConfig};
-use crate::data::{Batches, Dataset, DeviceSplit};
-use crate::network::Network;
+use super::optimizer::optimizer;
+use super::{Clock, STEPS_PER_READING, TrainError, make_step};
+use crate::config::{Loss, NetworkKind, ProbeConfig, RunConfig};
+use crate::data::{Batches, Dataset, DeviceSplit, Targets};
+use crate::network::{Interface, Network};
 use crate::probe::Probe;
+use crate::seed;
 
 /// A network at initialization and its data, on a device. Every training starts from copies of it.
 #[derive(Debug)]
@@ -28,13 +30,22 @@ impl Workload {
     /// Draws the network and copies the data to the device.
     pub fn new(config: &RunConfig, seed: u64, dataset: &Dataset, device: &Device) -> Self {
         let tracked = device.clone().autodiff();
-        let split = |split, device| DeviceSplit::new(split, dataset.features, dataset.classes, device);
-        let batch_size = config.training.batch_size.of(dataset.train.len());
+        let is_probed = config.training.loss == Loss::LinearProbe;
+        let interface = Interface {
+            features: dataset.features,
+            image: dataset.image,
+            outputs: (!is_probed).then_some(dataset.classes),
+        };
+        let mut network = Network::init(&config.network, interface, seed, &tracked);
+        network.center(&config.network, config.data.value.unwrap_or(0.0));
+        let direction = if is_probed { probe_direction(config, seed) } else { Vec::new() };
+        let targets = if is_probed { Targets::Direction(&direction) } else { Targets::Classes(dataset.classes) };
+        let split = |split, device| DeviceSplit::new(split, dataset.features, targets, device);
         Self {
             config: config.clone(),
             device: device.clone(),
-            network: Network::init(&config.network, dataset.features, dataset.classes, seed, &tracked),
-            batches: Batches::new(split(&dataset.train, &tracked), batch_size, seed),
+            network,
+            batches: Batches::new(split(&dataset.train, &tracked), config.batch_size(), seed),
             train: split(&dataset.train, device),
             test: split(&dataset.test, device),
         }
@@ -47,12 +58,7 @@ impl Workload {
 
     /// A new optimizer.
     pub fn optimizer(&self) -> ModuleOptimizer {
-        let momentum = self.config.training.momentum;
-        let momentum = (momentum > 0.0).then(|| {
-            // Burn's default dampens the gradient by a tenth; the textbook's momentum does not.
-            MomentumConfig::new().with_momentum(momentum).with_dampening(0.0)
-        });
-        SgdConfig::new().with_momentum(momentum).init()
+        optimizer(&self.config.training)
     }
 
     /// The mini-batches from the first on.
@@ -68,11 +74,6 @@ impl Workload {
     /// The test split, outside the graph.
     pub fn test_split(&self) -> &DeviceSplit {
         &self.test
-    }
-
-    /// The cost.
-    pub fn loss(&self) -> Loss {
-        self.config.training.loss
     }
 
     /// The config.
@@ -94,14 +95,14 @@ impl Workload {
         quantities: &ProbeConfig,
         stop: &AtomicBool,
     ) -> Result<f64, TrainError> {
-        let mut probe = Probe::new("", quantities, self.config.network.activation);
+        let mut probe = Probe::new("", quantities, self.config.network.function());
         let mut network = self.network();
         let mut optimizer = self.optimizer();
         let clock = Clock::start(&self.device)?;
         for step in steps {
-            let update = Update::Apply { optimizer: &mut optimizer, learning_rate: self.config.training.learning_rate };
             let measured = measures(step).then_some((&mut probe, step));
-            (network, _) = make_step(network, batches.next_batch(), self.loss(), update, measured);
+            let batch = batches.next_batch();
+            (network, _) = make_step(network, batch, &self.config.training, Some(&mut optimizer), measured);
             if (step + 1).is_multiple_of(STEPS_PER_READING) {
                 probe.read()?;
             }
@@ -120,6 +121,15 @@ impl Workload {
 
     /// Examples in a step.
     pub fn batch_size(&self) -> usize {
-        self.config.training.batch_size.of(self.train.len())
+        self.config.batch_size()
     }
+}
+
+/// The direction in which a linear probe looks: N(0, 1) in every unit, and the neuron itself at the end of a chain.
+fn probe_direction(config: &RunConfig, seed: u64) -> Vec<f32> {
+    if config.network.kind == NetworkKind::Chain {
+        return vec![1.0];
+    }
+    let mut stream = seed::stream(seed, "linear_probe");
+    (0..config.network.last_width()).map(|_| StandardNormal.sample(&mut stream)).collect()
 }

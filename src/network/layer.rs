@@ -1,0 +1,238 @@
+//! A hidden layer: weights, normalization and activation function, in the order that the family wants.
+
+use burn::module::{Module, Param};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::activate;
+use super::initializer::{self, Fan};
+use super::norm::Norm;
+use super::pass::Pass;
+use crate::config::{Activation, ActivationFunction, NetworkConfig, NormPlace};
+
+/// What all kinds of hidden layers have in common. `D` is the rank of their inputs.
+pub trait Layer<const D: usize> {
+    /// `x W + b`
+    fn affine(&self, x: Tensor<D>) -> Tensor<D>;
+    /// The normalization.
+    fn norm(&self) -> Option<&Norm>;
+    /// The learned slope of the activation function.
+    fn slope(&self) -> Option<Tensor<1>>;
+    /// The activation function, and whether normalization comes after it.
+    fn shaping(&self) -> Shaping;
+
+    /// Normalization without the activation function.
+    fn normalize(&self, z: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        match self.norm() {
+            Some(norm) => norm.forward(z, pass),
+            None => z,
+        }
+    }
+
+    /// The activation function without normalization.
+    fn activate(&self, z: Tensor<D>) -> Tensor<D> {
+        activate(self.shaping().function, self.slope(), z)
+    }
+
+    /// Normalization and activation function, or the other way round.
+    fn shape(&self, z: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        match self.shaping().norm_place {
+            NormPlace::BeforeActivation => {
+                let z = self.normalize(z, pass);
+                self.activate(z)
+            }
+            NormPlace::AfterActivation => {
+                let a = self.activate(z);
+                self.normalize(a, pass)
+            }
+        }
+    }
+}
+
+/// The activation function, and where normalization stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Shaping {
+    /// The activation function.
+    pub function: ActivationFunction,
+    /// Where normalization stands.
+    pub norm_place: NormPlace,
+}
+
+impl Shaping {
+    pub(super) fn new(config: &NetworkConfig) -> Self {
+        Self { function: config.function(), norm_place: config.norm_place() }
+    }
+}
+
+/// Sizes of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    /// Numbers in an input; channels of an image.
+    pub inputs: usize,
+    /// Numbers that the layer hands on; channels of an image.
+    pub outputs: usize,
+    /// The number of the layer among the hidden ones.
+    pub index: usize,
+    /// Whether the layer normalizes and activates its input instead of its pre-activations.
+    pub shapes_input: bool,
+}
+
+impl Size {
+    /// Units of the pre-activations: those of maxout count piece by piece.
+    fn units(self, function: ActivationFunction) -> usize {
+        self.outputs * function.pieces
+    }
+
+    fn normalized(self, config: &NetworkConfig) -> usize {
+        match (self.shapes_input, config.norm_place()) {
+            (true, _) => self.inputs,
+            (false, NormPlace::BeforeActivation) => self.units(config.function()),
+            (false, NormPlace::AfterActivation) => self.outputs,
+        }
+    }
+}
+
+/// The learned slope of PReLU: one number a layer, for which He et al. 2015 found no loss against one a channel.
+pub(super) fn learned_slope(function: ActivationFunction, device: &Device) -> Option<Param<Tensor<1>>> {
+    let start = TensorData::new(vec![function.slope as f32], [1]);
+    (function.kind == Activation::Prelu).then(|| Param::from_data(start, device))
+}
+
+/// A fully connected layer.
+#[derive(Module, Debug)]
+pub struct DenseLayer {
+    /// `[inputs, units]`
+    pub weight: Param<Tensor<2>>,
+    /// `[units]`, or none.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// The normalization, if there is one.
+    pub norm: Option<Norm>,
+    /// `[1]`, the learned slope of PReLU.
+    pub slope: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    shaping: Shaping,
+}
+
+impl DenseLayer {
+    /// Draws a layer; `path` names its streams of random numbers, such as `hidden.3`.
+    pub(super) fn init(config: &NetworkConfig, size: Size, seed: u64, path: &str, device: &Device) -> Self {
+        let shaping = Shaping::new(config);
+        let units = size.units(shaping.function);
+        let fan = Fan { inputs: size.inputs, units, hidden: Some(size.index) };
+        let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
+        let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
+        Self {
+            weight: Param::from_data(TensorData::new(weight, [size.inputs, units]), device),
+            bias: bias.map(|bias| Param::from_data(bias, device)),
+            norm: Norm::init(config, size.normalized(config), device),
+            slope: learned_slope(shaping.function, device),
+            shaping,
+        }
+    }
+}
+
+impl Layer<2> for DenseLayer {
+    /// # Shapes
+    ///
+    /// - x: `[batch, inputs]`
+    /// - returns: `[batch, units]`
+    fn affine(&self, x: Tensor<2>) -> Tensor<2> {
+        let product = x.matmul(self.weight.val());
+        match &self.bias {
+            Some(bias) => product + bias.val().unsqueeze(),
+            None => product,
+        }
+    }
+
+    fn norm(&self) -> Option<&Norm> {
+        self.norm.as_ref()
+    }
+
+    fn slope(&self) -> Option<Tensor<1>> {
+        self.slope.as_ref().map(Param::val)
+    }
+
+    fn shaping(&self) -> Shaping {
+        self.shaping
+    }
+}
+
+/// A 3 x 3 convolution with a border of zeros.
+#[derive(Module, Debug)]
+pub struct ConvLayer {
+    /// `[channels out, channels in, 3, 3]`
+    pub weight: Param<Tensor<4>>,
+    /// `[channels out]`, or none.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// The normalization, if there is one.
+    pub norm: Option<Norm>,
+    /// `[1]`, the learned slope of PReLU.
+    pub slope: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    shaping: Shaping,
+    #[module(skip)]
+    stride: usize,
+}
+
+/// Pixels in a 3 x 3 kernel.
+const KERNEL_PIXELS: usize = 9;
+
+impl ConvLayer {
+    /// Draws a layer; its initializer sees nine inputs a channel.
+    pub(super) fn init(
+        config: &NetworkConfig,
+        size: Size,
+        stride: usize,
+        seed: u64,
+        path: &str,
+        device: &Device,
+    ) -> Self {
+        let shaping = Shaping::new(config);
+        let units = size.units(shaping.function);
+        let fan = Fan { inputs: size.inputs * KERNEL_PIXELS, units, hidden: Some(size.index) };
+        let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
+        let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
+        // Drawn as [inputs x 9, units]; a kernel holds the numbers of one unit one after the other.
+        let by_unit: Vec<f32> = (0..units).flat_map(|unit| weight.iter().skip(unit).step_by(units).copied()).collect();
+        Self {
+            weight: Param::from_data(TensorData::new(by_unit, [units, size.inputs, 3, 3]), device),
+            bias: bias.map(|bias| Param::from_data(bias, device)),
+            norm: Norm::init(config, size.normalized(config), device),
+            slope: learned_slope(shaping.function, device),
+            shaping,
+            stride,
+        }
+    }
+}
+
+impl ConvLayer {
+    /// Pixels of the input a pixel of the output, in each direction.
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+}
+
+impl Layer<4> for ConvLayer {
+    /// # Shapes
+    ///
+    /// - x: `[batch, channels in, height, width]`
+    /// - returns: `[batch, channels out, height / stride, width / stride]`
+    fn affine(&self, x: Tensor<4>) -> Tensor<4> {
+        let stride = [self.stride; 2];
+        let options = ConvOptions::new(stride, [1, 1], [1, 1], 1);
+        conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), options)
+    }
+
+    fn norm(&self) -> Option<&Norm> {
+        self.norm.as_ref()
+    }
+
+    fn slope(&self) -> Option<Tensor<1>> {
+        self.slope.as_ref().map(Param::val)
+    }
+
+    fn shaping(&self) -> Shaping {
+        self.shaping
+    }
+}

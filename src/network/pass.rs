@@ -1,0 +1,130 @@
+//! One forward pass: whether it trains, and what it leaves behind.
+
+use burn::tensor::Tensor;
+
+/// A forward pass through a network.
+#[derive(Debug, Default)]
+pub struct Pass {
+    trains: bool,
+    trace: Option<Trace>,
+    statistics: Vec<BatchStatistics>,
+}
+
+/// The mean and the variance of every unit over a batch, outside the graph.
+#[derive(Clone, Debug)]
+pub struct BatchStatistics {
+    /// `[units]`
+    pub mean: Tensor<1>,
+    /// `[units]`, with n - 1 in the denominator: an estimate of the variance beyond the batch.
+    pub variance: Tensor<1>,
+}
+
+#[derive(Debug)]
+struct Trace {
+    layers: Vec<LayerTrace>,
+    wants_inputs: bool,
+}
+
+/// What a forward pass leaves behind of one layer, for the probe.
+#[derive(Clone, Debug)]
+pub struct LayerTrace {
+    /// The layer, from 0 at the input.
+    pub layer_index: usize,
+    /// Its path: `hidden.3`.
+    pub layer: String,
+    /// Zeros that were added to the pre-activations, `[batch, units]`: their gradient is the layer's delta. None for the
+    /// output layer.
+    pub offset: Option<Tensor<2>>,
+    /// Zeros that were added to the layer's input, `[batch, inputs]`, if they are wanted: their gradient is that of the
+    /// input.
+    pub input_offset: Option<Tensor<2>>,
+    /// The activations `[batch, units]`, outside the graph. None for the output layer and for linear layers.
+    pub activation: Option<Tensor<2>>,
+}
+
+impl Pass {
+    /// Training: batch norm takes the statistics of the batch.
+    pub fn training() -> Self {
+        Self { trains: true, ..Self::default() }
+    }
+
+    /// Training, and every layer leaves a trace; `wants_inputs` adds the gradients with respect to the inputs of layers.
+    pub fn traced(wants_inputs: bool) -> Self {
+        Self { trace: Some(Trace { layers: Vec::new(), wants_inputs }), ..Self::training() }
+    }
+
+    /// Evaluation: batch norm takes its running statistics.
+    pub fn evaluation() -> Self {
+        Self::default()
+    }
+
+    /// Whether batch norm takes the statistics of the batch.
+    pub fn trains(&self) -> bool {
+        self.trains
+    }
+
+    /// The traces of the layers and the statistics of the normalizations, in the order of the pass.
+    pub fn finish(self) -> (Vec<LayerTrace>, Vec<BatchStatistics>) {
+        (self.trace.map_or_else(Vec::new, |trace| trace.layers), self.statistics)
+    }
+
+    pub(super) fn keep_statistics(&mut self, statistics: BatchStatistics) {
+        self.statistics.push(statistics);
+    }
+
+    /// A layer begins: returns its input, to which zeros may have been added.
+    pub(super) fn enter<const D: usize>(&mut self, layer: impl FnOnce() -> String, input: Tensor<D>) -> Tensor<D> {
+        let Some(trace) = &mut self.trace else {
+            return input;
+        };
+        let (input, input_offset) = if trace.wants_inputs { with_offset(input) } else { (input, None) };
+        let layer_index = trace.layers.len();
+        trace.layers.push(LayerTrace { layer_index, layer: layer(), offset: None, input_offset, activation: None });
+        input
+    }
+
+    /// The output layer begins; it is traced only for its input.
+    pub(super) fn enter_output<const D: usize>(&mut self, input: Tensor<D>) -> Tensor<D> {
+        match &self.trace {
+            Some(Trace { wants_inputs: true, .. }) => self.enter(|| "output".to_owned(), input),
+            _ => input,
+        }
+    }
+
+    /// The pre-activations of the layer that began last.
+    pub(super) fn pre_activation<const D: usize>(&mut self, z: Tensor<D>) -> Tensor<D> {
+        let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) else {
+            return z;
+        };
+        let (z, offset) = with_offset(z);
+        layer.offset = offset;
+        z
+    }
+
+    /// The activations of the layer that began last.
+    pub(super) fn activation<const D: usize>(&mut self, activation: &Tensor<D>) {
+        if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
+            layer.activation = Some(activation.clone().inner().flatten_units());
+        }
+    }
+}
+
+/// Adds zeros that are a leaf of the graph.
+fn with_offset<const D: usize>(x: Tensor<D>) -> (Tensor<D>, Option<Tensor<2>>) {
+    let dims = x.dims();
+    let units: usize = dims[1..].iter().product();
+    let offset = Tensor::<2>::zeros([dims[0], units], &x.device()).require_grad();
+    (x + offset.clone().reshape(dims), Some(offset))
+}
+
+trait FlattenUnits {
+    /// `[batch, ..]` as `[batch, units]`.
+    fn flatten_units(self) -> Tensor<2>;
+}
+
+impl<const D: usize> FlattenUnits for Tensor<D> {
+    fn flatten_units(self) -> Tensor<2> {
+        let dims = self.dims();
+        self.reshape([dims[0], dims[1..].iter().product()])
+    }
+}

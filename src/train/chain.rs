@@ -1,0 +1,64 @@
+//! The links of a chain of single neurons, as the device has them and in f64.
+
+use burn::tensor::{Tensor, Transaction};
+
+use super::Workload;
+use super::loss::mean_loss;
+use crate::kernel::values_of;
+use crate::network::{Network, Pass};
+use crate::probe::ReadError;
+use crate::schema::LinkRow;
+use crate::theory::chain::links;
+
+/// Measures every link of a chain at initialization. Waits for the device.
+///
+/// # Errors
+///
+/// If the device cannot be read.
+pub fn measure(run_id: &str, workload: &Workload) -> Result<Vec<LinkRow>, ReadError> {
+    let network = workload.network();
+    let mut pass = Pass::traced(true);
+    let batch = workload.batches().next_batch();
+    let outputs = network.forward(batch.inputs, &mut pass);
+    let gradients = mean_loss(workload.config().training.loss, outputs, batch.targets).backward();
+    let (trace, _) = pass.finish();
+    let offsets = trace.into_iter().filter_map(|layer| layer.input_offset);
+    // The gradients with respect to the input of every link, and last the output itself, of which it is 1.
+    let products = read(offsets.filter_map(|offset| offset.grad(&gradients)).map(|one| one.reshape([1])).collect())?;
+
+    let Network::Plain(chain) = &network else {
+        return Ok(Vec::new());
+    };
+    let parameter = |tensor: Tensor<1>| tensor.inner();
+    let weights = read(chain.hidden.iter().map(|layer| parameter(layer.weight.val().reshape([1]))).collect())?;
+    let biases = chain.hidden.iter().filter_map(|layer| layer.bias.as_ref().map(|bias| parameter(bias.val())));
+    let biases = read(biases.collect())?;
+    let biases = if biases.is_empty() { vec![0.0; weights.len()] } else { biases };
+
+    let config = workload.config();
+    // The input as the device has it: rounded to f32.
+    let input = f64::from(config.data.value.unwrap_or(0.0) as f32);
+    let exact = links(config.network.function(), input, &weights, &biases);
+    let finite = |value: f64| value.is_finite().then_some(value);
+    let row = |(link, exact): (usize, crate::theory::chain::Link)| LinkRow {
+        run_id: run_id.to_owned(),
+        link,
+        weight: weights[link],
+        bias: biases[link],
+        pre_activation: exact.pre_activation,
+        factor: exact.factor,
+        product: exact.product,
+        factor_on_device: finite(products[link] / products[link + 1]),
+        product_on_device: finite(products[link]),
+    };
+    Ok(exact.into_iter().enumerate().map(row).collect())
+}
+
+fn read(numbers: Vec<Tensor<1>>) -> Result<Vec<f64>, ReadError> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let transaction = numbers.into_iter().fold(Transaction::default(), Transaction::register);
+    let data = transaction.try_execute().map_err(|error| ReadError(error.to_string()))?;
+    Ok(data.iter().flat_map(values_of).collect())
+}

@@ -1,0 +1,306 @@
+//! Gradient clipping, on the device and without waiting for it.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+use crate::config::Clipping;
+use crate::kernel::{self, GlobalNorm, Reading};
+use crate::probe::clip::Measurement;
+
+/// Clips the gradients of a module; an infinite `threshold` clips nothing. The measurement is there if clipping needs it
+/// itself or if `is_measured` asks for it.
+pub fn clip<M: Module>(
+    module: &M,
+    gradients: GradientsParams,
+    clipping: Clipping,
+    threshold: f64,
+    is_measured: bool,
+) -> (GradientsParams, Option<Measurement>) {
+    match clipping {
+        Clipping::None => (gradients, None),
+        Clipping::GlobalNorm => {
+            let (gradients, measurement) = by_global_norm(module, gradients, threshold);
+            (gradients, Some(measurement))
+        }
+        Clipping::TensorNorm => by_tensor_norm(module, gradients, threshold, is_measured),
+        Clipping::Value => by_value(module, gradients, threshold, is_measured),
+    }
+}
+
+/// All gradients, as one vector, to a norm of at most `threshold`, which keeps its direction (Pascanu et al. 2013,
+/// algorithm 1).
+fn by_global_norm<M: Module>(module: &M, gradients: GradientsParams, threshold: f64) -> (GradientsParams, Measurement) {
+    let norm = kernel::global_norm(flattened(module, &gradients));
+    let factor = factor_of(&norm, threshold);
+    let coefficient = factor.reading();
+    let gradients = map(module, gradients, |_| factor.clone());
+    (gradients, Measurement::Global { norm: norm.into_reading(), coefficient })
+}
+
+/// Each gradient to a norm of at most `threshold`. Burn's own `GradientClipping::Norm` does the same, but for norms above
+/// 1.8e19, whose squares overflow: there it returns zeros.
+fn by_tensor_norm<M: Module>(
+    module: &M,
+    gradients: GradientsParams,
+    threshold: f64,
+    is_measured: bool,
+) -> (GradientsParams, Option<Measurement>) {
+    let flat = flattened(module, &gradients);
+    let element_counts: Vec<usize> = flat.iter().map(|gradient| gradient.dims()[0]).collect();
+    let norms: Vec<GlobalNorm> = flat.into_iter().map(|gradient| kernel::global_norm(vec![gradient])).collect();
+    let factors: Vec<Factor> = norms.iter().map(|norm| factor_of(norm, threshold)).collect();
+    let gradients = map(module, gradients, |place| factors[place].clone());
+    let measurement = is_measured.then(|| Measurement::Tensors {
+        norms: norms.into_iter().map(GlobalNorm::into_reading).collect(),
+        element_counts,
+        threshold,
+    });
+    (gradients, measurement)
+}
+
+/// Each element to at most `threshold`. What is not a number stays so.
+fn by_value<M: Module>(
+    module: &M,
+    gradients: GradientsParams,
+    threshold: f64,
+    is_measured: bool,
+) -> (GradientsParams, Option<Measurement>) {
+    let before = is_measured.then(|| flattened(module, &gradients));
+    let gradients = map(module, gradients, |_| Factor::Bound(threshold));
+    let measurement = before.map(|before| {
+        let counts = before.iter().map(|gradient| kernel::count_above(gradient, threshold));
+        let clipped_count = counts.reduce(|sum, count| sum + count);
+        Measurement::Elements {
+            element_count: before.iter().map(|gradient| gradient.dims()[0]).sum(),
+            before: kernel::global_norm(before).into_reading(),
+            after: kernel::global_norm(flattened(module, &gradients)).into_reading(),
+            clipped_count: clipped_count.map_or_else(|| Reading::Host(vec![0.0]), Reading::Device),
+        }
+    });
+    (gradients, measurement)
+}
+
+/// What is done to a gradient.
+#[derive(Clone)]
+enum Factor {
+    /// Multiplied by a number that is known.
+    Host(f64),
+    /// Multiplied by a number `[1]` on the device.
+    Device(Tensor<1>),
+    /// Each element is bounded by this.
+    Bound(f64),
+}
+
+impl Factor {
+    fn reading(&self) -> Reading {
+        match self {
+            Self::Host(factor) | Self::Bound(factor) => Reading::Host(vec![*factor]),
+            Self::Device(factor) => Reading::Device(factor.clone()),
+        }
+    }
+
+    fn apply<const D: usize>(self, gradient: Tensor<D>) -> Tensor<D> {
+        match self {
+            // Nothing to do, or nothing to be saved.
+            Self::Host(factor) if factor == 1.0 || !factor.is_finite() => gradient,
+            Self::Host(factor) => gradient * factor,
+            Self::Device(factor) => gradient * factor.unsqueeze(),
+            Self::Bound(threshold) => {
+                let (above, below) =
+                    (gradient.clone().greater_elem(threshold), gradient.clone().lower_elem(-threshold));
+                gradient.mask_fill(above, threshold).mask_fill(below, -threshold)
+            }
+        }
+    }
+}
+
+/// `min(1, threshold / norm)`
+fn factor_of(norm: &GlobalNorm, threshold: f64) -> Factor {
+    match norm {
+        GlobalNorm::Host(norm) => {
+            let l2 = norm.max_abs * norm.scaled_square_sum.sqrt();
+            Factor::Host(if l2 > threshold {
+                threshold / l2
+            } else if l2.is_nan() {
+                f64::NAN
+            } else {
+                1.0
+            })
+        }
+        GlobalNorm::Device(norm) => {
+            let max_abs = norm.clone().slice([0..1]);
+            let relative = norm.clone().slice([1..2]).sqrt();
+            // The norm itself may be too large for f32, the quotient is not.
+            let quotient = max_abs.ones_like() * threshold / max_abs / relative;
+            Factor::Device(quotient.clamp_max(1.0))
+        }
+    }
+}
+
+/// The gradients as vectors, in the order of the module.
+fn flattened<M: Module>(module: &M, gradients: &GradientsParams) -> Vec<Tensor<1>> {
+    struct Flatten<'a> {
+        gradients: &'a GradientsParams,
+        found: Vec<Tensor<1>>,
+    }
+    impl ModuleVisitor for Flatten<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.found.extend(self.gradients.get::<D>(param.id).map(|gradient| gradient.reshape([-1])));
+        }
+    }
+    let mut visitor = Flatten { gradients, found: Vec::new() };
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+/// Applies to each gradient the factor of its place in the order of the module.
+fn map<M: Module>(module: &M, gradients: GradientsParams, factor: impl Fn(usize) -> Factor) -> GradientsParams {
+    struct Map<F> {
+        gradients: GradientsParams,
+        factor: F,
+        place: usize,
+    }
+    impl<F: Fn(usize) -> Factor> ModuleVisitor for Map<F> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+                let factor = (self.factor)(self.place);
+                self.gradients.register::<D>(param.id, factor.apply(gradient));
+                self.place += 1;
+            }
+        }
+    }
+    let mut visitor = Map { gradients, factor, place: 0 };
+    module.visit(&mut visitor);
+    visitor.gradients
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::grad_clipping::GradientClippingConfig;
+    use burn::optim::SgdConfig;
+    use burn::tensor::Device;
+
+    use super::*;
+
+    /// Two parameters with given gradients.
+    #[derive(Module, Debug)]
+    struct Pair {
+        first: Param<Tensor<1>>,
+        second: Param<Tensor<1>>,
+    }
+
+    fn vector(values: &[f32]) -> Tensor<1> {
+        Tensor::from_floats(values, &Device::flex())
+    }
+
+    fn pair(first: &[f32], second: &[f32]) -> (Pair, GradientsParams) {
+        let tracked = Device::flex().autodiff();
+        let param = |values: &[f32]| Param::from_data(vector(values).into_data(), &tracked);
+        let pair = Pair { first: param(first), second: param(second) };
+        let mut gradients = GradientsParams::new();
+        gradients.register::<1>(pair.first.id, vector(first));
+        gradients.register::<1>(pair.second.id, vector(second));
+        (pair, gradients)
+    }
+
+    fn clipped(clipping: Clipping, threshold: f64, first: &[f32], second: &[f32]) -> (Vec<f64>, Measurement) {
+        let (pair, gradients) = pair(first, second);
+        let (gradients, measurement) = clip(&pair, gradients, clipping, threshold, true);
+        let both = flattened(&pair, &gradients);
+        (Tensor::cat(both, 0).into_data().iter::<f64>().collect(), measurement.expect("measured"))
+    }
+
+    fn l2(values: &[f64]) -> f64 {
+        values.iter().fold(0.0, |norm, x| norm.hypot(*x))
+    }
+
+    #[test]
+    fn global_norm_clips_to_the_threshold_and_keeps_the_ratio_of_layers() {
+        for (size, threshold) in [(1.0_f32, 2.5), (1.0, 0.01), (1e25, 3.0), (1e-25, 1e-30)] {
+            let (first, second) = ([3.0 * size, 0.0], [0.0, -4.0 * size, 0.0]);
+            let (after, _) = clipped(Clipping::GlobalNorm, threshold, &first, &second);
+            assert!((l2(&after) / threshold - 1.0).abs() < 1e-6, "{size:e}: {after:?}");
+            assert!((after[0] / after[3] + 0.75).abs() < 1e-6, "{after:?}");
+        }
+    }
+
+    #[test]
+    fn the_factor_on_the_device_is_that_of_the_host() {
+        for (values, threshold) in
+            [([3.0_f32, -4.0], 2.5), ([3.0, 4.0], 7.0), ([1e25, 0.0], 3.0), ([0.0, 0.0], 1.0), ([1e37, 1e37], 1.0)]
+        {
+            let host = kernel::global_norm(vec![vector(&values)]);
+            let device = kernel::stock_global_norm(&[vector(&values)]);
+            let (Factor::Host(host), Factor::Device(device)) =
+                (factor_of(&host, threshold), factor_of(&device, threshold))
+            else {
+                panic!("one of each kind");
+            };
+            let device = f64::from(device.into_scalar::<f32>());
+            assert!((host - device).abs() <= 1e-6 * host, "{values:?}: {host}, on the device {device}");
+        }
+    }
+
+    #[test]
+    fn gradients_below_the_threshold_are_left_alone() {
+        for clipping in [Clipping::GlobalNorm, Clipping::TensorNorm, Clipping::Value] {
+            let (after, _) = clipped(clipping, 5.1, &[3.0], &[-4.0]);
+            assert_eq!(after, [3.0, -4.0], "{clipping:?}");
+        }
+    }
+
+    #[test]
+    fn tensor_norm_clips_each_parameter_by_itself_as_burn_does() {
+        let (first, second) = ([3.0_f32, 4.0], [0.3_f32, 0.4]);
+        let (after, _) = clipped(Clipping::TensorNorm, 1.0, &first, &second);
+        let burn = GradientClippingConfig::Norm(1.0).init();
+        let expected = [&first, &second].map(|values| burn.clip_gradient(vector(values)).into_data());
+        let expected = expected.iter().flat_map(|data| data.iter::<f64>());
+        for (after, expected) in after.iter().zip(expected) {
+            assert!((after - expected).abs() < 1e-6, "{after}, by Burn {expected}");
+        }
+        // Where Burn's sum of squares overflows, the direction is kept.
+        let (after, _) = clipped(Clipping::TensorNorm, 1.0, &[3e25, 4e25], &[1.0]);
+        assert!((after[0] - 0.6).abs() < 1e-6 && (after[1] - 0.8).abs() < 1e-6, "{after:?}");
+    }
+
+    #[test]
+    fn value_bounds_every_element_and_hides_nothing() {
+        let (after, _) = clipped(Clipping::Value, 0.5, &[3.0, 0.2], &[-4.0, f32::NEG_INFINITY]);
+        let expected = [0.5_f32, 0.2, -0.5, -0.5].map(f64::from);
+        assert_eq!(after, expected);
+        let (after, _) = clipped(Clipping::Value, 0.5, &[f32::NAN], &[1.0]);
+        assert!(after[0].is_nan());
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_is_not_made_so() {
+        for clipping in [Clipping::GlobalNorm, Clipping::TensorNorm] {
+            let (after, _) = clipped(clipping, 1.0, &[f32::INFINITY], &[1.0]);
+            assert!(!after[0].is_finite(), "{clipping:?}: {after:?}");
+        }
+    }
+
+    /// Gradient descent on f(x) = x^4 with rate .01 diverges if |x| starts above sqrt(50) = 7.0711; clipped at 1 it walks
+    /// from 10 in steps of .01 until the gradient is below 1.
+    #[test]
+    fn descent_on_x_to_the_fourth_diverges_above_7_0711_and_converges_when_it_is_clipped() {
+        let descend = |start: f32, threshold: f64, steps: usize| {
+            let (mut pair, _) = pair(&[start], &[0.0]);
+            let mut optimizer = SgdConfig::new().init();
+            for _ in 0..steps {
+                let x = pair.first.val().inner();
+                let mut gradients = GradientsParams::new();
+                gradients.register::<1>(pair.first.id, x.powf_scalar(3.0) * 4.0);
+                let (gradients, _) = clip(&pair, gradients, Clipping::GlobalNorm, threshold, false);
+                pair = optimizer.step(0.01, pair, gradients);
+            }
+            f64::from(pair.first.val().into_scalar::<f32>())
+        };
+        assert!(!descend(7.08, f64::INFINITY, 200).is_finite());
+        assert!(descend(7.06, f64::INFINITY, 200).abs() < 7.06);
+        let clipped = descend(10.0, 1.0, 900);
+        assert!((clipped - 1.0).abs() < 1e-3, "x_900 = {clipped}");
+    }
+}
