@@ -1,7 +1,9 @@
 //! One summary a run, and one a configuration over its seeds.
 
-use super::statistics::{Interval, bootstrap_median};
-use crate::schema::{GradientRow, ProbeLoad, RunRows, RunStatus, StepPhase, ThroughputPhase, ThroughputRow};
+use super::statistics::{Interval, bootstrap_median, mean};
+use crate::schema::{
+    ActivationRow, GradientRow, ProbeLoad, RunRows, RunStatus, StepPhase, ThroughputPhase, ThroughputRow,
+};
 
 /// The outcome of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +33,14 @@ pub struct RunSummary {
     pub decades_lost_per_layer_first: Option<f64>,
     /// The same at the last measured step.
     pub decades_lost_per_layer_last: Option<f64>,
+    /// Norm of the delta of an early hidden layer by that of a late one at the first measured step: of the fifth by the last
+    /// but two where there are at least ten, which keeps clear of both ends, else of the first by the last.
+    pub delta_ratio_first: Option<f64>,
+    /// The layers from the one to the other.
+    pub delta_ratio_layers: Option<usize>,
+    /// Norm of the gradient with respect to the network's input by that with respect to what the last hidden layer hands on,
+    /// at the first measured step.
+    pub input_gradient_ratio_first: Option<f64>,
     /// Time of a steady step without the probe, in milliseconds.
     pub step_time_ms: Option<Interval>,
     /// Examples a second, steady, without the probe.
@@ -56,6 +66,9 @@ impl RunSummary {
         "gradient_ratio_last",
         "decades_lost_per_layer_first",
         "decades_lost_per_layer_last",
+        "delta_ratio_first",
+        "delta_ratio_layers",
+        "input_gradient_ratio_first",
         "step_time_ms_p50",
         "step_time_ms_p50_low",
         "step_time_ms_p50_high",
@@ -88,9 +101,12 @@ impl RunSummary {
                 self.gradient_ratio_last,
                 self.decades_lost_per_layer_first,
                 self.decades_lost_per_layer_last,
+                self.delta_ratio_first,
             ]
             .map(number),
         );
+        fields.push(self.delta_ratio_layers.map_or_else(String::new, |layers| layers.to_string()));
+        fields.push(number(self.input_gradient_ratio_first));
         for interval in [self.step_time_ms, self.examples_per_second] {
             fields.push(part(interval, |interval| interval.median));
             fields.push(part(interval, |interval| interval.low));
@@ -117,6 +133,7 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
     let measured = |row: Option<&GradientRow>| row.map(|row| row.step);
     let first = measured(rows.gradients.first()).map(|step| gradient_profile(&rows.gradients, step));
     let last = measured(rows.gradients.last()).map(|step| gradient_profile(&rows.gradients, step));
+    let delta = delta_ratio(&rows.activations);
     let steady = |load: ProbeLoad| -> Vec<&ThroughputRow> {
         let is_steady = |row: &&ThroughputRow| row.phase == ThroughputPhase::Steady && row.probe == load;
         rows.throughput.iter().filter(is_steady).collect()
@@ -140,6 +157,9 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
         gradient_ratio_last: last.as_ref().and_then(|profile| first_to_last(profile)),
         decades_lost_per_layer_first: first.as_ref().and_then(|profile| decades_lost_per_layer(profile)),
         decades_lost_per_layer_last: last.as_ref().and_then(|profile| decades_lost_per_layer(profile)),
+        delta_ratio_first: delta.map(|(ratio, _)| ratio),
+        delta_ratio_layers: delta.map(|(_, layers)| layers),
+        input_gradient_ratio_first: input_gradient_ratio(&rows.activations),
         step_time_ms: of_off(|row| row.elapsed_ms / row.steps as f64),
         examples_per_second: of_off(|row| row.examples_per_second),
         flops_per_second: of_off(|row| row.flops_per_second),
@@ -188,6 +208,35 @@ fn decades_lost_per_layer(profile: &[Option<f64>]) -> Option<f64> {
     Some(covariance / variance)
 }
 
+/// The fewest layers of which the first four and the last two can be left out.
+const LAYERS_WITH_ENDS: usize = 10;
+
+/// The norms of the deltas of an early layer by those of a late one at the first measured step, and the layers between.
+fn delta_ratio(activations: &[ActivationRow]) -> Option<(f64, usize)> {
+    let first = activations.first()?.step;
+    let is_hidden = |row: &&ActivationRow| row.step == first && row.layer.starts_with("hidden.");
+    let deltas: Vec<Option<f64>> = activations.iter().filter(is_hidden).map(|row| row.delta_l2).collect();
+    let count = deltas.len();
+    let (early, late) = if count >= LAYERS_WITH_ENDS { (4, count - 3) } else { (0, count.checked_sub(1)?) };
+    if early == late {
+        return None;
+    }
+    let (early_delta, late_delta) = (deltas[early]?, deltas[late]?);
+    (late_delta > 0.0).then(|| (early_delta / late_delta, late - early))
+}
+
+fn input_gradient_ratio(activations: &[ActivationRow]) -> Option<f64> {
+    let first = activations.first()?.step;
+    let rows: Vec<&ActivationRow> = activations.iter().filter(|row| row.step == first).collect();
+    match rows[..] {
+        [input, .., output] => {
+            let (input, output) = (input.input_grad_l2?, output.input_grad_l2?);
+            (output > 0.0).then(|| input / output)
+        }
+        _ => None,
+    }
+}
+
 /// The runs of one configuration: equal levels, different seeds.
 #[derive(Clone, Debug)]
 pub struct Configuration<'a> {
@@ -201,6 +250,15 @@ impl Configuration<'_> {
     /// The values of a quantity over the seeds that have it.
     pub fn values(&self, quantity: impl Fn(&RunSummary) -> Option<f64>) -> Vec<f64> {
         self.runs.iter().filter_map(|run| quantity(run)).collect()
+    }
+
+    /// The factor by which the delta changes from a layer to the one before it, at the first measured step: the root of the
+    /// mean square over seeds. Mean field theory gives it as sqrt(chi) (Schoenholz et al. 2017, equation 9); a mean of
+    /// logarithms would be too low.
+    pub fn delta_rate(&self) -> Option<f64> {
+        let squares = self.values(|run| run.delta_ratio_first.map(|ratio| ratio * ratio));
+        let layers = self.runs.iter().find_map(|run| run.delta_ratio_layers)?;
+        Some(mean(&squares)?.powf(1.0 / (2.0 * layers as f64)))
     }
 
     /// The runs that diverged.
@@ -268,6 +326,43 @@ mod tests {
         assert!((ratio.median - 1.1).abs() < 1e-9 && (ratio.high - ratio.low).abs() < 1e-9, "{ratio:?}");
         assert_eq!(summary.probe_parameters_ratio, summary.probe_ratio);
         assert!((summary.step_time_ms.expect("ten").median - 16.25).abs() < 1e-9);
+    }
+
+    fn activation(step: usize, layer: usize, delta: f64) -> ActivationRow {
+        ActivationRow {
+            run_id: "r".to_owned(),
+            step,
+            layer_index: layer,
+            layer: format!("hidden.{layer}"),
+            time_step: None,
+            delta_l2: Some(delta),
+            mean_delta_l2: None,
+            input_grad_l2: Some(delta * 3.0),
+            activation_mean: None,
+            activation_std: None,
+            saturated_fraction: None,
+            dead_fraction: None,
+        }
+    }
+
+    #[test]
+    fn the_rate_of_deltas_leaves_out_the_ends_of_deep_networks_and_is_a_root_mean_square() {
+        // A factor of .5 a layer, but for the ends; later steps do not count.
+        let profile = |layer: usize| if (4..=17).contains(&layer) { 0.5_f64.powi(17 - layer as i32) } else { 7.0 };
+        let mut rows: Vec<ActivationRow> = (0..20).map(|layer| activation(0, layer, profile(layer))).collect();
+        rows.push(activation(1, 0, 1e9));
+        let (ratio, layers) = delta_ratio(&rows).expect("20 layers");
+        assert_eq!(layers, 13);
+        assert!((ratio / 0.5_f64.powi(13) - 1.0).abs() < 1e-12);
+        assert_eq!(input_gradient_ratio(&rows), Some(1.0));
+        let summary = |ratio: f64| RunSummary {
+            delta_ratio_first: Some(ratio),
+            delta_ratio_layers: Some(2),
+            ..summarize("r", vec![], 1, RunStatus::Complete, &RunRows::default())
+        };
+        let (low, high) = (summary(0.0), summary(2.0_f64.sqrt()));
+        let configuration = Configuration { levels: &[], runs: vec![&low, &high] };
+        assert!((configuration.delta_rate().expect("two seeds") - 1.0).abs() < 1e-12);
     }
 
     #[test]

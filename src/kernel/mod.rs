@@ -5,8 +5,12 @@
 
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "flex")]
+mod flex_layer;
+mod layer;
 mod summary;
 
+pub use layer::{Activated, LayerOps, Normalized, activated, affine, normalize};
 pub use summary::{
     ActivationSummary, DeltaSummary, FlatParts, GlobalNorm, GradientSummary, Norm, Reading, UpdateSummary,
     activation_summaries, count_above, delta_summaries, global_norm, gradient_summaries, stock_global_norm,

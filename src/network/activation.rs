@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation};
 
 use crate::config::{Activation, ActivationFunction};
-use crate::kernel::FlatParts;
+use crate::kernel::{Activated, FlatParts, activated};
 use crate::theory::activation::{SELU_ALPHA, SELU_SCALE};
 
 /// Applies an activation function to each element. `slope` `[1]` is the learned slope of `prelu` and is looked at by
@@ -15,9 +15,9 @@ use crate::theory::activation::{SELU_ALPHA, SELU_SCALE};
 /// - returns: `[batch, units, ..]`
 pub fn activate<const D: usize>(function: ActivationFunction, slope: Option<Tensor<1>>, z: Tensor<D>) -> Tensor<D> {
     match function.kind {
-        Activation::Sigmoid => activation::sigmoid(z),
-        Activation::Tanh => activation::tanh(z),
-        Activation::Relu => activation::relu(z),
+        Activation::Sigmoid => activated(z, Activated::Sigmoid),
+        Activation::Tanh => activated(z, Activated::Tanh),
+        Activation::Relu => activated(z, Activated::Relu),
         Activation::LeakyRelu => activation::leaky_relu(z, function.slope),
         Activation::Prelu => match slope {
             Some(slope) => activation::prelu(z, slope),
@@ -36,7 +36,7 @@ pub fn activate<const D: usize>(function: ActivationFunction, slope: Option<Tens
 /// on; here it never sees a positive number.
 fn exponential_unit<const D: usize>(z: Tensor<D>, alpha: f64, scale: f64) -> Tensor<D> {
     let below = (z.clone().clamp_max(0.0).exp() - 1.0) * (alpha * scale);
-    activation::relu(z) * scale + below
+    activated(z, Activated::Relu) * scale + below
 }
 
 /// The largest of the pieces.

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::initializer::{self, Fan};
 use crate::config::NetworkConfig;
+use crate::kernel;
 
 /// `z = x W + b`
 #[derive(Module, Debug)]
@@ -32,10 +33,6 @@ impl Dense {
     /// - x: `[batch, inputs]`
     /// - returns: `[batch, outputs]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let product = x.matmul(self.weight.val());
-        match &self.bias {
-            Some(bias) => product + bias.val().unsqueeze(),
-            None => product,
-        }
+        kernel::affine(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 }

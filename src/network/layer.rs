@@ -10,6 +10,7 @@ use super::initializer::{self, Fan};
 use super::norm::Norm;
 use super::pass::Pass;
 use crate::config::{Activation, ActivationFunction, NetworkConfig, NormPlace};
+use crate::kernel;
 
 /// What all kinds of hidden layers have in common. `D` is the rank of their inputs.
 pub trait Layer<const D: usize> {
@@ -138,11 +139,7 @@ impl Layer<2> for DenseLayer {
     /// - x: `[batch, inputs]`
     /// - returns: `[batch, units]`
     fn affine(&self, x: Tensor<2>) -> Tensor<2> {
-        let product = x.matmul(self.weight.val());
-        match &self.bias {
-            Some(bias) => product + bias.val().unsqueeze(),
-            None => product,
-        }
+        kernel::affine(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 
     fn norm(&self) -> Option<&Norm> {

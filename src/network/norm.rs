@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::pass::{BatchStatistics, Pass};
 use crate::config::{self, NetworkConfig};
+use crate::kernel;
 
 /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
 #[derive(Module, Debug)]
@@ -19,23 +20,22 @@ pub struct Norm {
     epsilon: f64,
     #[module(skip)]
     momentum: f64,
-    /// Outside the graph, and no parameters: they are not trained, measured or decayed.
+    /// Outside the graph, and no parameters: they are not trained, measured or decayed. None before the first step.
     #[module(skip)]
-    running: BatchStatistics,
+    running: Option<BatchStatistics>,
 }
 
 impl Norm {
     /// The normalization of a layer, if the config has one. `units` counts the channels of an image.
     pub(super) fn init(config: &NetworkConfig, units: usize, device: &Device) -> Option<Self> {
         let filled = |value: f32| TensorData::new(vec![value; units], [units]);
-        let plain = device.clone().inner();
         (config.norm != config::Norm::None).then(|| Self {
             gamma: Param::from_data(filled(1.0), device),
             beta: Param::from_data(filled(0.0), device),
             kind: config.norm,
             epsilon: config.norm_epsilon(),
             momentum: config.norm_momentum(),
-            running: BatchStatistics { mean: Tensor::zeros([units], &plain), variance: Tensor::ones([units], &plain) },
+            running: None,
         })
     }
 
@@ -44,58 +44,46 @@ impl Norm {
     /// - x: `[batch, units, ..]`
     /// - returns: the same
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        let is_batch_norm = self.is_batch_norm();
+        if let Some(running) = self.running.as_ref().filter(|_| !pass.trains()) {
+            return self.forward_with(running, x);
+        }
         let dims = x.dims();
-        let by_unit = |values: Tensor<1>| -> Tensor<D> {
-            let mut shape = [1; D];
-            shape[1] = dims[1];
-            values.reshape(shape)
-        };
-        let normalized = match self.kind {
-            config::Norm::None => x,
-            config::Norm::Layer => {
-                let axes: Vec<usize> = (1..D).collect();
-                self.divide_by_deviation(x, &axes).0
-            }
-            config::Norm::Batch if pass.trains() => {
-                let axes: Vec<usize> = (0..D).filter(|axis| *axis != 1).collect();
-                let (normalized, mean, variance) = self.divide_by_deviation(x, &axes);
-                let count = (dims.iter().product::<usize>() / dims[1]) as f64;
-                let to_vector = |values: Tensor<D>| values.inner().reshape([dims[1]]);
-                pass.keep_statistics(BatchStatistics {
-                    mean: to_vector(mean),
-                    variance: to_vector(variance) * (count / (count - 1.0)),
-                });
-                normalized
-            }
-            config::Norm::Batch => {
-                let deviation = (self.running.variance.clone() + self.epsilon).sqrt();
-                (x - by_unit(self.running.mean.clone())) / by_unit(deviation)
-            }
-        };
-        normalized * by_unit(self.gamma.val()) + by_unit(self.beta.val())
+        let stays = if is_batch_norm { 1 } else { 0 };
+        let axes = (0..D).filter(|axis| *axis != stays).collect();
+        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes);
+        if is_batch_norm {
+            let count = (dims.iter().product::<usize>() / dims[1]) as f64;
+            pass.keep_statistics(BatchStatistics {
+                mean: normalized.mean.reshape([dims[1]]),
+                variance: normalized.variance.reshape([dims[1]]) * (count / (count - 1.0)),
+            });
+        }
+        normalized.output
     }
 
-    /// Normalizes over the given axes; returns the mean and the variance too, with 1 for the length of these axes.
-    fn divide_by_deviation<const D: usize>(&self, x: Tensor<D>, axes: &[usize]) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-        let average = |x: Tensor<D>| axes.iter().fold(x, |x, axis| x.mean_dim(*axis));
-        let mean = average(x.clone());
-        let centered = x - mean.clone();
-        let variance = average(centered.clone().square());
-        let deviation = (variance.clone() + self.epsilon).sqrt();
-        (centered / deviation, mean, variance)
+    fn forward_with<const D: usize>(&self, running: &BatchStatistics, x: Tensor<D>) -> Tensor<D> {
+        let mut shape = [1; D];
+        shape[1] = x.dims()[1];
+        let deviation = (running.variance.clone() + self.epsilon).sqrt();
+        let standard = (x - running.mean.clone().reshape(shape)) / deviation.reshape(shape);
+        standard * self.gamma.val().reshape(shape) + self.beta.val().reshape(shape)
     }
 
-    /// Takes the statistics of a batch into the running ones.
+    /// Takes the statistics of a batch into the running ones. Those of the first batch are taken whole: mixed into a mean of 0
+    /// and a variance of 1, as is the custom, a thousand layers would let the first evaluations overflow.
     pub(super) fn absorb(&mut self, batch: BatchStatistics) {
         let share = self.momentum;
         let mix = |running: Tensor<1>, new: Tensor<1>| running * (1.0 - share) + new * share;
-        self.running = BatchStatistics {
-            mean: mix(self.running.mean.clone(), batch.mean),
-            variance: mix(self.running.variance.clone(), batch.variance),
-        };
+        self.running = Some(match self.running.take() {
+            None => batch,
+            Some(running) => {
+                BatchStatistics { mean: mix(running.mean, batch.mean), variance: mix(running.variance, batch.variance) }
+            }
+        });
     }
 
-    /// Whether it has running statistics.
+    /// Whether it keeps running statistics.
     pub(super) fn is_batch_norm(&self) -> bool {
         self.kind == config::Norm::Batch
     }

@@ -53,7 +53,7 @@ impl Pass {
         Self { trace: Some(Trace { layers: Vec::new(), wants_inputs }), ..Self::training() }
     }
 
-    /// Evaluation: batch norm takes its running statistics.
+    /// Evaluation: batch norm takes its running statistics, or, before the first step, those of the split.
     pub fn evaluation() -> Self {
         Self::default()
     }

@@ -25,47 +25,56 @@ pub fn summary_table(factors: &[String], runs: &[RunSummary]) -> String {
     if has_divergence {
         headers.push("diverged".to_owned());
     }
-    headers.extend(
-        [
-            "train loss",
-            "test accuracy",
-            "first/last\ngrad, start",
-            "first/last\ngrad, end",
-            "decades\na layer",
-            "step ms",
-            "examples/s",
-            "probe\ncost",
-        ]
-        .map(str::to_owned),
-    );
+    let outcomes: Vec<Vec<String>> = configurations.iter().map(outcome_cells).collect();
+    // A column that no configuration fills says nothing: a network that is not trained has no loss, for example.
+    let shown: Vec<usize> =
+        (0..OUTCOMES.len()).filter(|column| outcomes.iter().any(|cells| !cells[*column].is_empty())).collect();
+    headers.extend(shown.iter().map(|column| OUTCOMES[*column].to_owned()));
     let mut table = table(headers);
-    for configuration in &configurations {
+    for (configuration, outcome) in configurations.iter().zip(outcomes) {
         let mut cells: Vec<Cell> = configuration.levels.iter().map(Cell::new).collect();
         cells.push(number(configuration.runs.len().to_string()));
         if has_divergence {
             cells.push(number(configuration.diverged().to_string()));
         }
-        cells.extend(outcome_cells(configuration).map(number));
+        cells.extend(shown.iter().map(|column| number(outcome[*column].clone())));
         table.add_row(cells);
     }
     table.to_string()
 }
 
+/// The columns of [`outcome_cells`].
+const OUTCOMES: [&str; 9] = [
+    "train loss",
+    "test accuracy",
+    "first/last\ngrad, start",
+    "first/last\ngrad, end",
+    "decades\na layer",
+    "delta\na layer",
+    "step ms",
+    "examples/s",
+    "probe\ncost",
+];
+
 fn number(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-fn outcome_cells(configuration: &Configuration<'_>) -> [String; 8] {
+fn outcome_cells(configuration: &Configuration<'_>) -> Vec<String> {
     let ratio = |values: Vec<f64>| geometric_mean(&values).map_or_else(String::new, |value| significant(value, 2));
     let mean_of = |value: fn(&RunSummary) -> Option<f64>, digits| {
         mean(&configuration.values(value)).map_or_else(String::new, |value| significant(value, digits))
     };
-    [
+    let is_trained = configuration.runs.iter().any(|run| run.train_loss.is_some());
+    // After training `decades` says the same; at initialization this is what theory predicts.
+    let delta_rate = configuration.delta_rate().filter(|_| !is_trained);
+    vec![
         mean_and_spread(&configuration.values(|run| run.train_loss), 1.0, ""),
         mean_and_spread(&configuration.values(|run| run.test_accuracy), 100.0, " %"),
         ratio(configuration.values(|run| run.gradient_ratio_first)),
-        ratio(configuration.values(|run| run.gradient_ratio_last)),
+        ratio(configuration.values(|run| run.gradient_ratio_last.filter(|_| is_trained))),
         mean_of(|run| run.decades_lost_per_layer_first, 2),
+        delta_rate.map_or_else(String::new, |rate| significant(rate, 4)),
         mean_of(|run| run.step_time_ms.map(|interval| interval.median), 3),
         mean_of(|run| run.examples_per_second.map(|interval| interval.median), 3),
         mean_of(|run| run.probe_ratio.map(|interval| interval.median), 3),

@@ -1,0 +1,492 @@
+//! The operations of a layer, each as one node of Burn's graph with a backward pass by hand.
+//!
+//! Written with Burn's differentiable operations, a normalized layer has some fifteen nodes. Burn's backward pass looks
+//! up, in one list, every tensor that an operation has left for it, which takes a time that grows with the square of the depth:
+//! at 1000 layers half of the step. These operations keep what they need in their own node. The forward and the backward
+//! pass are the backend's own operations.
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{Shape, Tensor};
+
+#[cfg(feature = "flex")]
+use super::flex_layer;
+
+/// Activation functions whose derivative is a function of their value, so that only the value is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activated {
+    /// 1 / (1 + exp(-z)), with the derivative y (1 - y)
+    Sigmoid,
+    /// tanh(z), with the derivative 1 - y^2
+    Tanh,
+    /// max(z, 0), with the derivative 1 for y > 0
+    Relu,
+}
+
+/// Operations of a layer on a backend. The default bodies run on every backend. Parameters have the shape `[units]`,
+/// inputs and outputs `[batch, units, ..]`.
+#[backend_extension(
+    Autodiff,
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
+    Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
+)]
+pub trait LayerOps: Backend {
+    /// `x W`
+    #[fusion(default)]
+    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(x, weight)
+    }
+
+    /// `x W + b`
+    #[fusion(default)]
+    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_add(Self::float_matmul(x, weight), by_unit::<Self>(bias, 2))
+    }
+
+    /// `phi(z)`
+    #[fusion(default)]
+    fn activated(z: FloatTensor<Self>, function: Activated) -> FloatTensor<Self> {
+        match function {
+            Activated::Sigmoid => Self::sigmoid(z),
+            Activated::Tanh => Self::float_tanh(z),
+            Activated::Relu => Self::relu(z),
+        }
+    }
+
+    /// `gradient x phi'(z)`, from `y = phi(z)`
+    #[fusion(default)]
+    fn activated_backward(y: FloatTensor<Self>, gradient: FloatTensor<Self>, function: Activated) -> FloatTensor<Self> {
+        match function {
+            Activated::Sigmoid => Self::sigmoid_backward(y, gradient),
+            Activated::Tanh => {
+                let square = Self::float_mul(y.clone(), y);
+                let slope = Self::float_add_scalar(Self::float_neg(square), 1.0.into());
+                Self::float_mul(slope, gradient)
+            }
+            Activated::Relu => Self::relu_backward(y, gradient),
+        }
+    }
+
+    /// The mean and the variance of x over some axes, which keep the length 1.
+    #[fusion(default)]
+    fn moments(x: FloatTensor<Self>, axes: Vec<usize>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        stock_moments::<Self>(x, &axes)
+    }
+
+    /// `gamma (x - mean) / deviation + beta`. The mean and the deviation, sqrt(variance + epsilon), are those of x itself over
+    /// the axes: the backward pass knows that they depend on x.
+    #[fusion(default)]
+    fn normalized(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        deviation: FloatTensor<Self>,
+        axes: Vec<usize>,
+    ) -> FloatTensor<Self> {
+        let _ = axes;
+        stock_normalized::<Self>(x, gamma, beta, mean, deviation)
+    }
+
+    /// The gradients of [`LayerOps::normalized`] with respect to x, gamma and beta (Ioffe and Szegedy 2015, section 3).
+    #[fusion(default)]
+    fn normalized_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        deviation: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        axes: Vec<usize>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes)
+    }
+}
+
+fn stock_moments<B: Backend>(x: FloatTensor<B>, axes: &[usize]) -> (FloatTensor<B>, FloatTensor<B>) {
+    let mean = mean_over::<B>(x.clone(), axes);
+    let centered = B::float_sub(x, mean.clone());
+    let variance = mean_over::<B>(B::float_mul(centered.clone(), centered), axes);
+    (mean, variance)
+}
+
+fn stock_normalized<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    deviation: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let rank = x.rank();
+    let scaled = B::float_mul(standardized::<B>(x, mean, deviation), by_unit::<B>(gamma, rank));
+    B::float_add(scaled, by_unit::<B>(beta, rank))
+}
+
+fn stock_normalized_backward<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    deviation: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    axes: &[usize],
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let rank = x.rank();
+    let standard = standardized::<B>(x, mean, deviation.clone());
+    let of_gamma = sum_by_unit::<B>(B::float_mul(gradient.clone(), standard.clone()));
+    let of_beta = sum_by_unit::<B>(gradient.clone());
+    let outer = B::float_mul(gradient, by_unit::<B>(gamma, rank));
+    let along = mean_over::<B>(B::float_mul(outer.clone(), standard.clone()), axes);
+    let offset = mean_over::<B>(outer.clone(), axes);
+    let inner = B::float_sub(B::float_sub(outer, offset), B::float_mul(standard, along));
+    (B::float_div(inner, deviation), of_gamma, of_beta)
+}
+
+fn mean_over<B: Backend>(x: FloatTensor<B>, axes: &[usize]) -> FloatTensor<B> {
+    axes.iter().fold(x, |x, axis| B::float_mean_dim(x, *axis))
+}
+
+fn standardized<B: Backend>(x: FloatTensor<B>, mean: FloatTensor<B>, deviation: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_div(B::float_sub(x, mean), deviation)
+}
+
+/// `[units]` as `[1, units, 1, ..]`.
+fn by_unit<B: Backend>(vector: FloatTensor<B>, rank: usize) -> FloatTensor<B> {
+    let mut dims = vec![1; rank];
+    dims[1] = vector.shape().num_elements();
+    B::float_reshape(vector, Shape::from(dims))
+}
+
+/// The sums `[units]` over all but the units.
+fn sum_by_unit<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let axes = (0..x.rank()).filter(|axis| *axis != 1);
+    let sums = axes.fold(x, |x, axis| B::float_sum_dim(x, axis));
+    let units = sums.shape().num_elements();
+    B::float_reshape(sums, Shape::new([units]))
+}
+
+#[cfg(feature = "flex")]
+impl LayerOps for burn::backend::Flex {
+    fn moments(x: FloatTensor<Self>, axes: Vec<usize>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        flex_layer::moments(&x, &axes).unwrap_or_else(|| stock_moments::<Self>(x, &axes))
+    }
+
+    fn normalized(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        deviation: FloatTensor<Self>,
+        axes: Vec<usize>,
+    ) -> FloatTensor<Self> {
+        flex_layer::normalized(&x, &gamma, &beta, &mean, &deviation, &axes)
+            .unwrap_or_else(|| stock_normalized::<Self>(x, gamma, beta, mean, deviation))
+    }
+
+    fn normalized_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        deviation: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        axes: Vec<usize>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        flex_layer::normalized_backward(&x, &gamma, &mean, &deviation, &gradient, &axes)
+            .unwrap_or_else(|| stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes))
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl LayerOps for burn::backend::NdArray {}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl LayerOps for burn::backend::CubeBackend {}
+
+#[derive(Debug)]
+struct Product;
+
+impl<B: LayerOps> Backward<B, 2> for Product {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let parents = [0, 1].map(|place: usize| ops.parents[place].as_ref().map(|node| node.id));
+        register_product::<B>(gradients, parents, ops.state, gradient);
+    }
+}
+
+#[derive(Debug)]
+struct Affine;
+
+impl<B: LayerOps> Backward<B, 3> for Affine {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        if let Some(bias) = &ops.parents[2] {
+            gradients.register::<B>(bias.id, sum_by_unit::<B>(gradient.clone()));
+        }
+        let parents = [0, 1].map(|place: usize| ops.parents[place].as_ref().map(|node| node.id));
+        register_product::<B>(gradients, parents, ops.state, gradient);
+    }
+}
+
+/// The gradients of `x W` with respect to x and W.
+fn register_product<B: Backend>(
+    gradients: &mut Gradients,
+    [of_x, of_weight]: [Option<NodeId>; 2],
+    (x, weight): (FloatTensor<B>, FloatTensor<B>),
+    gradient: FloatTensor<B>,
+) {
+    if let Some(node) = of_weight {
+        gradients.register::<B>(node, B::float_matmul(B::float_transpose(x), gradient.clone()));
+    }
+    if let Some(node) = of_x {
+        gradients.register::<B>(node, B::float_matmul(gradient, B::float_transpose(weight)));
+    }
+}
+
+#[derive(Debug)]
+struct Activation;
+
+impl<B: LayerOps> Backward<B, 1> for Activation {
+    type State = (FloatTensor<B>, Activated);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let (y, function) = ops.state;
+        if let Some(node) = &ops.parents[0] {
+            gradients.register::<B>(node.id, B::activated_backward(y, gradient, function));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Normalization;
+
+impl<B: LayerOps> Backward<B, 3> for Normalization {
+    type State = ([FloatTensor<B>; 4], Vec<usize>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let ([x, gamma, mean, deviation], axes) = ops.state;
+        let (of_x, of_gamma, of_beta) = B::normalized_backward(x, gamma, mean, deviation, gradient, axes);
+        for (node, gradient) in ops.parents.iter().zip([of_x, of_gamma, of_beta]) {
+            if let Some(node) = node {
+                gradients.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
+    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let prepared = Product.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful();
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let output = B::product(x.clone(), weight.clone());
+                prepared.finish((x, weight), output)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::product(x, weight)),
+        }
+    }
+
+    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let prepared = Affine.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful();
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let output = B::affine(x.clone(), weight.clone(), bias);
+                prepared.finish((x, weight), output)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::affine(x, weight, bias)),
+        }
+    }
+
+    fn activated(z: FloatTensor<Self>, function: Activated) -> FloatTensor<Self> {
+        let prepared = Activation.prepare::<C>([z.node()]).compute_bound().stateful();
+        let y = B::activated(z.into_primitive(), function);
+        match prepared {
+            OpsKind::Tracked(prepared) => prepared.finish((y.clone(), function), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn normalized(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        deviation: FloatTensor<Self>,
+        axes: Vec<usize>,
+    ) -> FloatTensor<Self> {
+        let prepared = Normalization.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful();
+        let [x, gamma, beta, mean, deviation] = [x, gamma, beta, mean, deviation].map(|tensor| tensor.into_primitive());
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let y = B::normalized(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), axes.clone());
+                prepared.finish(([x, gamma, mean, deviation], axes), y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::normalized(x, gamma, beta, mean, deviation, axes)),
+        }
+    }
+}
+
+/// `x W + b`
+///
+/// # Shapes
+///
+/// - x: `[batch, inputs]`
+/// - weight: `[inputs, units]`
+/// - bias: `[units]`
+/// - returns: `[batch, units]`
+pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::affine(x, weight, bias.into_dispatch()),
+        None => Dispatch::product(x, weight),
+    })
+}
+
+/// `phi(z)`, element by element.
+pub fn activated<const D: usize>(z: Tensor<D>, function: Activated) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::activated(z.into_dispatch(), function))
+}
+
+/// A normalized tensor, and the statistics it was normalized with.
+#[derive(Clone, Debug)]
+pub struct Normalized<const D: usize> {
+    /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
+    pub output: Tensor<D>,
+    /// Outside the graph; the axes have the length 1.
+    pub mean: Tensor<D>,
+    /// Likewise.
+    pub variance: Tensor<D>,
+}
+
+/// Normalizes x over some axes: all but the units for batch norm, all but the batch for layer norm.
+///
+/// # Shapes
+///
+/// - x: `[batch, units, ..]`
+/// - gamma, beta: `[units]`
+pub fn normalize<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    axes: Vec<usize>,
+) -> Normalized<D> {
+    let is_tracked = x.is_autodiff();
+    let plain = if is_tracked { x.clone().inner() } else { x.clone() };
+    let (mean, variance) = Dispatch::moments(plain.into_dispatch(), axes.clone());
+    let (mean, variance) = (Tensor::<D>::from_dispatch(mean), Tensor::<D>::from_dispatch(variance));
+    // The statistics enter the graph as constants: the backward pass of the operation accounts for them.
+    let constant = |tensor: Tensor<D>| if is_tracked { Tensor::from_inner(tensor) } else { tensor };
+    let (mean_in, deviation_in) = (constant(mean.clone()), constant((variance.clone() + epsilon).sqrt()));
+    let output = Dispatch::normalized(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        mean_in.into_dispatch(),
+        deviation_in.into_dispatch(),
+        axes,
+    );
+    Normalized { output: Tensor::from_dispatch(output), mean, variance }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    type Primitive = FloatTensor<Flex>;
+
+    /// Numbers without a pattern: 13 rows and 37 columns, no multiple of any vector length.
+    fn primitive(seed: usize, rows: usize, columns: usize) -> Primitive {
+        let values: Vec<f32> =
+            (0..rows * columns).map(|i| (((i + seed) * 7919 + seed * seed) % 1013) as f32 / 300.0 - 1.7).collect();
+        Primitive::from_data(TensorData::new(values, [rows, columns]))
+    }
+
+    #[track_caller]
+    fn assert_close(fused: Primitive, stock: Primitive) {
+        let (fused, stock) = (fused.into_data(), stock.into_data());
+        assert_eq!(fused.shape(), stock.shape());
+        for (a, b) in fused.iter::<f64>().zip(stock.iter::<f64>()) {
+            assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn fused_and_stock_batch_norm_agree() {
+        let (x, gradient) = (primitive(3, 13, 37), primitive(8, 13, 37));
+        let vector = |seed| as_vector(primitive(seed, 1, 37));
+        let (gamma, beta) = (vector(5), vector(6));
+        let axes = [0];
+        let (mean, variance) = stock_moments::<Flex>(x.clone(), &axes);
+        let (fused_mean, fused_variance) = flex_layer::moments(&x, &axes).expect("a matrix");
+        assert_close(fused_mean, mean.clone());
+        assert_close(fused_variance, variance.clone());
+        let deviation = Tensor::<2>::from_data(variance.into_data(), &Device::flex()).sqrt().into_data();
+        let deviation = Primitive::from_data(deviation);
+        let fused = flex_layer::normalized(&x, &gamma, &beta, &mean, &deviation, &axes).expect("a matrix");
+        let stock = stock_normalized::<Flex>(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone());
+        assert_close(fused, stock);
+        let fused = flex_layer::normalized_backward(&x, &gamma, &mean, &deviation, &gradient, &axes).expect("a matrix");
+        let stock = stock_normalized_backward::<Flex>(x, gamma, mean, deviation, gradient, &axes);
+        assert_close(fused.0, stock.0);
+        assert_close(fused.1, stock.1);
+        assert_close(fused.2, stock.2);
+    }
+
+    fn as_vector(row: Primitive) -> Primitive {
+        let units = row.shape().num_elements();
+        row.reshape(Shape::new([units]))
+    }
+
+    /// Against Burn's own graph of the same formulas.
+    #[test]
+    fn the_backward_passes_by_hand_are_those_of_burns_graph() {
+        let device = Device::flex().autodiff();
+        let leaf = |seed, rows, columns| {
+            let data = primitive(seed, rows, columns).into_data();
+            Tensor::<2>::from_data(data, &device).require_grad()
+        };
+        for axes in [vec![0], vec![1]] {
+            let leaves = [leaf(1, 9, 6), leaf(2, 6, 7), leaf(3, 1, 7), leaf(4, 1, 7), leaf(5, 1, 7)];
+            let [x, weight, bias, gamma, beta] = leaves.clone();
+            let z = affine(x, weight, Some(bias.reshape([7])));
+            let y = normalize(z, gamma.reshape([7]), beta.reshape([7]), 1e-3, axes.clone()).output;
+            let y = activated(y, Activated::Tanh) + activated(leaves[0].clone(), Activated::Sigmoid).sum().unsqueeze();
+            let fused = (y.clone() * y).sum();
+
+            let [x, weight, bias, gamma, beta] = leaves.clone();
+            let z = x.matmul(weight) + bias;
+            let mean = z.clone().mean_dim(axes[0]);
+            let variance = (z.clone() - mean.clone()).square().mean_dim(axes[0]);
+            let y = ((z - mean) / (variance + 1e-3).sqrt() * gamma + beta).tanh()
+                + burn::tensor::activation::sigmoid(leaves[0].clone()).sum().unsqueeze();
+            let stock = (y.clone() * y).sum();
+
+            let (of_fused, of_stock) = (fused.backward(), stock.backward());
+            for leaf in &leaves {
+                let numbers = |gradient: Option<Tensor<2>>| gradient.expect("a gradient").into_data();
+                let (a, b) = (numbers(leaf.grad(&of_fused)), numbers(leaf.grad(&of_stock)));
+                let scale = b.iter::<f64>().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+                for (a, b) in a.iter::<f64>().zip(b.iter::<f64>()) {
+                    // The gradient of a bias before batch norm is 0 but for rounding.
+                    assert!((a - b).abs() <= 1e-5 * scale + 1e-4, "{axes:?}: {a} and {b}");
+                }
+            }
+        }
+    }
+}
