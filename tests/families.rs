@@ -225,8 +225,7 @@ fn measure(network: &Network, batch: &Batch, config: &RunConfig) -> OnDevice {
     }
     let gradients = collect(network, Some(&GradientsParams::from_grads(gradients, network)));
     let mut probe = Probe::new("r", &config.probe, config.network.function());
-    let (_, measurement) =
-        make_step(network.clone(), batch.clone(), &config.training, None, Some((&mut probe, 0)));
+    let (_, measurement) = make_step(network.clone(), batch.clone(), &config.training, None, Some((&mut probe, 0)));
     probe.keep_loss(0, 0, None, measurement);
     let rows = probe.read().expect("reads");
     OnDevice { outputs: signal(outputs.inner()), loss: numbers(loss.inner())[0], gradients, sites, rows }

@@ -250,11 +250,8 @@ impl Forward<'_> {
         let step = x.side / branch.side;
         Signal::filled(branch.batch, branch.channels, branch.side, |example, channel, pixel| {
             let (row, column) = (pixel / branch.side, pixel % branch.side);
-            let kept = if channel < x.channels {
-                x.at(example, channel, row * step * x.side + column * step)
-            } else {
-                0.0
-            };
+            let kept =
+                if channel < x.channels { x.at(example, channel, row * step * x.side + column * step) } else { 0.0 };
             kept + self.form.branch_scale * branch.at(example, channel, pixel)
         })
     }
@@ -448,9 +445,7 @@ pub fn cost(loss: Loss, outputs: &Signal, targets: &[f64]) -> f64 {
                 let all: f64 = z.iter().map(|z| z.exp()).sum();
                 pairs.map(|(z, t)| -t * (z.exp() / all).ln()).sum()
             }
-            Loss::SigmoidCrossEntropy => {
-                pairs.map(|(z, t)| -t * sigmoid(*z).ln() - (1.0 - t) * sigmoid(-z).ln()).sum()
-            }
+            Loss::SigmoidCrossEntropy => pairs.map(|(z, t)| -t * sigmoid(*z).ln() - (1.0 - t) * sigmoid(-z).ln()).sum(),
             Loss::Quadratic => pairs.map(|(z, t)| (sigmoid(*z) - t).powi(2) / 2.0).sum(),
             Loss::LinearProbe => pairs.map(|(z, t)| z * t).sum(),
         }
