@@ -10,7 +10,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, s};
 use gradmark::config::{Activation, BlockOrder, Loss, NetworkKind, Norm, RunConfig, Source};
 use gradmark::data::{self, Batch};
 use gradmark::network::{Network, Pass};
@@ -609,7 +609,7 @@ fn check_evaluation(form: &Form) {
     let differences: Vec<f64> = of_batch.values.iter().zip(&expected.values).map(|(a, b)| a - b).collect();
     let is_other = norm(&differences) > 0.05 * norm(&expected.values);
     assert_eq!(is_other, form.norm == Norm::Batch, "the batch's own statistics must say something else: {form:?}");
-    let third = network.valid().forward(split.inputs.clone().slice([2..3]), &mut Pass::evaluation());
+    let third = network.valid().forward(split.inputs.clone().slice(s![2..3]), &mut Pass::evaluation());
     for (alone, among_others) in numbers(third).iter().zip(&found.values[20..30]) {
         assert_close(&format!("an example alone in {form:?}"), *alone, *among_others, 1e-5 * scale);
     }
