@@ -217,6 +217,256 @@ fn faulty_configs_are_refused_with_file_line_key_value_and_mend() {
     refused(SMALL, "run .", &["it is a directory", "name a TOML file in it"]);
 }
 
+/// A small config, one key a line.
+const KEYS: [&str; 7] = [
+    "experiment.name = \"small\"",
+    "network.depth = 4",
+    "network.width = 8",
+    "network.activation = \"relu\"",
+    "network.weight_init = \"he\"",
+    "training.learning_rate = 0.1",
+    "training.epochs = 1",
+];
+/// Measures the network at initialization, without training.
+const UNTRAINED: [&str; 4] = ["-training.learning_rate", "-training.epochs", "training.steps = 0", LINEAR_PROBE];
+const LINEAR_PROBE: &str = "training.loss = \"linear_probe\"";
+const RESIDUAL: &str = "network.kind = \"residual\"";
+const CONVOLUTIONAL: &str = "network.kind = \"convolutional\"";
+const GAUSSIAN: &str = "data.set = \"gaussian\"";
+
+/// Replaces or adds lines of a config, or takes a key out of it (`-network.width`), and checks that one error blames `key`
+/// at its line, with its value, and says `expected`.
+#[track_caller]
+fn refused_for(changes: &[&str], key: &str, expected: &[&str]) {
+    let key_of = |line: &str| line.split(" = ").next().unwrap_or(line).to_owned();
+    let mut lines: Vec<&str> = KEYS.to_vec();
+    for change in changes {
+        if let Some(key) = change.strip_prefix('-') {
+            lines.retain(|line| key_of(line) != key);
+        } else if let Some(line) = lines.iter_mut().find(|line| key_of(line) == key_of(change)) {
+            *line = change;
+        } else {
+            lines.push(change);
+        }
+    }
+    let blamed = lines.iter().position(|line| key_of(line) == key);
+    let (place, value) = match blamed {
+        Some(place) => (format!("config.toml:{}", place + 1), lines[place].split_once(" = ").expect("a value").1),
+        None => ("config.toml".to_owned(), "nothing"),
+    };
+    let (place, value) = (format!("{place}: `{key}` "), format!(", got {value}; "));
+    refused(&lines.join("\n"), "run config.toml --device flex", &[&[&*place, &*value], expected].concat());
+}
+
+/// The same for a network that is only measured.
+#[track_caller]
+fn refused_untrained(changes: &[&str], key: &str, expected: &[&str]) {
+    refused_for(&[&UNTRAINED[..], changes].concat(), key, expected);
+}
+
+#[test]
+fn activation_functions_whose_keys_make_no_sense_are_refused() {
+    let maxout = "network.activation = \"maxout\"";
+    let pieces = "network.pieces";
+    refused_for(&[maxout, "network.pieces = 1"], pieces, &["from 2 to 16", "set `network.pieces = 2`"]);
+    refused_for(&[maxout, "network.pieces = 17"], pieces, &["from 2 to 16", "set `network.pieces = 2`"]);
+    refused_for(&["network.pieces = 2"], pieces, &["only with `network.activation = \"maxout\"`", "remove it"]);
+    let equal = ["makes the pieces of maxout equal", "set `network.weight_init = \"lecun\"`"];
+    refused_for(&[maxout, "network.weight_init = \"zero\""], "network.weight_init", &equal);
+    let constant = ["network.weight_init = \"constant\"", "network.weight_scale = 0.1"];
+    refused_for(&[maxout, constant[0], constant[1]], "network.weight_init", &equal);
+    let order = "set `network.block_order = \"activation_before_addition\"`";
+    refused_for(&[maxout, RESIDUAL], "network.block_order", &["another size", order]);
+    refused_for(&[maxout, CONVOLUTIONAL, "network.depth = 8"], "network.block_order", &["another size", order]);
+    refused_for(
+        &["network.slope = 0.1"],
+        "network.slope",
+        &["`network.activation = \"leaky_relu\"` or \"prelu\"", "remove"],
+    );
+    let leaky = "network.activation = \"leaky_relu\"";
+    refused_for(&[leaky, "network.slope = 2"], "network.slope", &["from -1 to 1", "set `network.slope = 0.01`"]);
+}
+
+#[test]
+fn initial_weights_without_their_size_or_with_an_impossible_one_are_refused() {
+    let scale = "network.weight_scale";
+    for init in ["uniform", "random_sign", "constant"] {
+        let init = format!("network.weight_init = \"{init}\"");
+        refused_for(&[&init], scale, &["must give the size", "add `weight_scale = 0.1` under [network]"]);
+    }
+    let zero = "network.weight_init = \"zero\"";
+    refused_for(&[zero, "network.weight_scale = 2.0"], scale, &["no meaning with `network.weight_init = \"zero\"`"]);
+    refused_for(&["network.weight_scale = 0"], scale, &["above 0", "set `network.weight_scale = 1.0`"]);
+    refused_for(&["network.weight_scale = -1.5"], scale, &["above 0", "set `network.weight_scale = 1.0`"]);
+    let constant = "network.weight_init = \"constant\"";
+    refused_for(&[constant, "network.weight_scale = 0"], scale, &["other than 0", "`network.weight_init = \"zero\"`"]);
+    let given = ["network.weight_init = \"given\"", "network.weights = [1.0, 2.0, 3.0, 4.0]"];
+    refused_for(&given, "network.weight_init", &["only for a chain", "set `network.kind = \"chain\"`"]);
+    let centered = ["network.bias_init = \"centered\""];
+    refused_for(&centered, "network.bias_init", &["for the neurons of a chain", "set `network.kind = \"chain\"`"]);
+    let constant = ["network.bias_init = \"constant\""];
+    refused_for(&constant, "network.bias_value", &["must be given", "add `bias_value = 1.0` under [network]"]);
+}
+
+#[test]
+fn chains_that_are_no_chains_of_single_neurons_are_refused() {
+    let chain = ["-network.width", "network.kind = \"chain\"", "data.set = \"single\"", "data.value = 0.5"];
+    let refused_chain = |changes: &[&str], key: &str, expected: &[&str]| {
+        refused_untrained(&[&chain[..], changes].concat(), key, expected);
+    };
+    refused_chain(&["network.width = 8"], "network.width", &["one neuron a layer", "remove it"]);
+    let (given, weights) = ("network.weight_init = \"given\"", "network.weights");
+    refused_chain(&[given], weights, &["one number a neuron", "add `weights = [...]` with 4 numbers under [network]"]);
+    let length = ["must list 4 numbers", "list 4 numbers, or set `network.depth = 2`"];
+    refused_chain(&[given, "network.weights = [1.0, 2.0]"], weights, &length);
+    refused_chain(&[given, "network.weights = []"], weights, &["must list 4 numbers", "; list 4 numbers\n"]);
+    let infinite = ["must list finite numbers", "write finite numbers"];
+    refused_chain(&[given, "network.weights = [1.0, nan, 2.0, 3.0]"], weights, &infinite);
+    refused_chain(
+        &[given, "network.weights = 3"],
+        weights,
+        &["must be a list of numbers", "write a value such as [0.5"],
+    );
+    refused_chain(&["network.weights = [1.0]"], weights, &["only with `network.weight_init = \"given\"`", "remove it"]);
+    let biases = ["network.bias_init = \"given\"", "network.biases = [1.0, 2.0, 3.0]"];
+    refused_chain(&biases, "network.biases", &["must list 4 numbers", "set `network.depth = 3`"]);
+    refused_chain(&["network.norm = \"layer\""], "network.norm", &["the single neuron", "remove it"]);
+    refused_chain(&["-data.value"], "data.value", &["must be given", "add `value = 0.5` under [data]"]);
+    refused_chain(&["-data.set", "-data.value"], "data.set", &["must be \"single\"", "set `data.set = \"single\"`"]);
+    refused_chain(
+        &["-training.loss"],
+        "training.loss",
+        &["must be \"linear_probe\" for a chain", "`training.steps = 0`"],
+    );
+    refused_chain(
+        &["training.batch_size = 2"],
+        "training.batch_size",
+        &["1 examples", "set `training.batch_size = 1`"],
+    );
+}
+
+#[test]
+fn an_item_of_a_list_that_is_no_number_is_named_by_its_place() {
+    let config = format!("{}\nnetwork.weights = [1.0, \"a\"]\n", KEYS.join("\n"));
+    let expected = ["config.toml:8: `network.weights[1]` must be a number, got \"a\"; write"];
+    refused(&config, "run config.toml --device flex", &expected);
+}
+
+#[test]
+fn normalizations_that_would_leave_nothing_or_do_nothing_are_refused() {
+    let batch = "network.norm = \"batch\"";
+    let size = "training.batch_size";
+    let mend = "set `training.batch_size = 32`, for example, or `network.norm = \"layer\"`";
+    refused_for(&[batch, "training.batch_size = 1"], size, &["at least 2 with batch norm", mend]);
+    let single = ["data.set = \"single\"", "data.value = 0.5", batch];
+    refused_untrained(&single, size, &["at least 2 with batch norm", "; set `network.norm = \"layer\"`"]);
+    let after = "network.norm_place = \"after_activation\"";
+    let none = ["no meaning with `network.norm = \"none\"`", "remove it, or set `network.norm = \"batch\"`"];
+    refused_for(&[after], "network.norm_place", &none);
+    refused_for(&["network.norm_momentum = 0.1"], "network.norm_momentum", &none);
+    refused_for(&["network.norm_epsilon = 0.1"], "network.norm_epsilon", &none);
+    let layer = "network.norm = \"layer\"";
+    let running = ["layer norm has no running statistics", "remove it"];
+    refused_for(&[layer, "network.norm_momentum = 0.1"], "network.norm_momentum", &running);
+    refused_for(&[layer, "network.width = 1"], "network.norm", &["of one unit", "set `network.width = 64`"]);
+    refused_for(&[batch, "network.norm_momentum = 0"], "network.norm_momentum", &["above 0 and at most 1", "set"]);
+    refused_for(&[batch, "network.norm_epsilon = 0"], "network.norm_epsilon", &["above 0", "set"]);
+    let shortcut = ["on the shortcut of a post-activation block", "set another `network.block_order`"];
+    let post = "network.block_order = \"post_activation\"";
+    refused_for(&[RESIDUAL, batch, after, post], "network.norm_place", &shortcut);
+    refused_for(&[CONVOLUTIONAL, "network.depth = 8", batch, after], "network.norm_place", &shortcut);
+}
+
+#[test]
+fn shortcuts_and_blocks_that_do_not_fit_the_network_are_refused() {
+    let scale = "network.branch_scale";
+    let mend = ["or \"inverse_sqrt_blocks\"", "set `network.branch_scale = 1.0`"];
+    refused_for(&[RESIDUAL, "network.branch_scale = 0"], scale, &mend);
+    refused_for(&[RESIDUAL, "network.branch_scale = \"sqrt\""], scale, &["or \"inverse_sqrt_blocks\"", "such as 1.0"]);
+    let kinds = "only with `network.kind = \"residual\"` or \"convolutional\"";
+    refused_for(&["network.branch_scale = 0.5"], scale, &[kinds, "remove it, or set `network.kind = \"residual\"`"]);
+    let width = ["which is 64", "set `network.width = 64`, or remove `network.stem`"];
+    refused_for(&[RESIDUAL, "network.stem = false"], "network.stem", &width);
+    let five = [RESIDUAL, "network.stem = false", "network.width = 5", GAUSSIAN, "data.features = 9"];
+    refused_untrained(&five, "network.stem", &["which is 9", "set `network.width = 9`"]);
+    let odd = ["must be even", "add one layer, or set `network.block_layers = 1`"];
+    refused_for(&[RESIDUAL, "network.block_layers = 2", "network.depth = 5"], "network.depth", &odd);
+    refused_for(&[RESIDUAL, "network.block_layers = 0"], "network.block_layers", &["must be 1 or 2", "set"]);
+    for depth in ["network.depth = 2", "network.depth = 9"] {
+        refused_for(&[CONVOLUTIONAL, depth], "network.depth", &["must be 6n + 2", "set 8, 14, 20"]);
+    }
+    let plain_twin = [CONVOLUTIONAL, "network.depth = 8", "network.shortcut = \"none\""];
+    for key in ["network.branch_scale = 0.5", "network.block_order = \"pre_activation\""] {
+        let what = key.split(" = ").next().expect("a key");
+        let expected = ["no meaning with `network.shortcut = \"none\"`", "set `network.shortcut = \"identity\"`"];
+        refused_for(&[&plain_twin[..], &[key]].concat(), what, &expected);
+    }
+    let convolutional = "only with `network.kind = \"convolutional\"`";
+    refused_for(&[RESIDUAL, "network.shortcut = \"none\""], "network.shortcut", &[convolutional, "remove it"]);
+    refused_for(&["-network.width"], "network.width", &["how many units", "add `width = 64` under [network]"]);
+}
+
+#[test]
+fn data_that_do_not_fit_the_network_or_the_loss_are_refused() {
+    let features = [GAUSSIAN, "data.features = 64"];
+    let images = [features[0], features[1], CONVOLUTIONAL, "network.depth = 8"];
+    refused_untrained(&images, "data.set", &["must hold images", "set `data.set = \"digits\"`"]);
+    refused_untrained(&[GAUSSIAN], "data.features", &["must be given", "add `features = 64` under [data]"]);
+    refused_for(&["data.features = 64"], "data.features", &["only with `data.set = \"gaussian\"`", "remove it"]);
+    let classes =
+        ["must be \"linear_probe\"", "set `training.loss = \"linear_probe\"` and `training.steps = 0`, or `data"];
+    refused_for(&features, "training.loss", &classes);
+    refused_for(&[&features[..], &["training.loss = \"quadratic\""]].concat(), "training.loss", &classes);
+    let steps = ["no minimum", "set `training.steps = 0`, without `training.epochs`"];
+    refused_for(&[LINEAR_PROBE], "training.loss", &steps);
+    refused_for(&[LINEAR_PROBE, "-training.epochs", "training.steps = 3"], "training.loss", &steps);
+    for quantity in ["units", "inputs"] {
+        let key = format!("probe.{quantity}");
+        let wanted = format!("{key} = true");
+        refused_for(&["probe.activations = false", &wanted], &key, &["leaves out", "set `probe.activations = true`"]);
+    }
+}
+
+#[test]
+fn clipping_optimizers_and_penalties_with_missing_or_impossible_values_are_refused() {
+    let (threshold, by_value) = ("training.clip_threshold", "training.clipping = \"value\"");
+    for value in ["0", "-1.0", "nan", "inf"] {
+        let line = format!("{threshold} = {value}");
+        refused_for(&[by_value, &line], threshold, &["finite number above 0", "set `training.clip_threshold = 1.0`"]);
+    }
+    let mend = "add `clip_threshold = 1.0` under [training]";
+    refused_for(&[by_value], threshold, &["must say where clipping starts", mend]);
+    let without = ["no meaning with `training.clipping = \"none\"`", "set `training.clipping = \"global_norm\"`"];
+    refused_for(&["training.clip_threshold = 1.0"], threshold, &without);
+    let rate = ["must be given", "add `learning_rate = 0.1` under [training]"];
+    refused_for(&["-training.learning_rate"], "training.learning_rate", &rate);
+    let steps = ["-training.learning_rate", "-training.epochs", "training.steps = 5"];
+    refused_for(&steps, "training.learning_rate", &rate);
+    let (adam, adamw) = ("training.optimizer = \"adam\"", "training.optimizer = \"adamw\"");
+    let decay = ["must be given", "add `weight_decay = 0.01` under [training]", "`training.optimizer = \"adam\"`"];
+    refused_for(&[adamw], "training.weight_decay", &decay);
+    let momentum = ["whose momentum is `training.beta_1`", "remove it"];
+    refused_for(&[adam, "training.momentum = 0.9"], "training.momentum", &momentum);
+    let beta = ["only with `training.optimizer = \"adam\"` or \"adamw\"", "remove it"];
+    refused_for(&["training.beta_1 = 0.9"], "training.beta_1", &beta);
+    for key in ["training.l1", "training.l2", "training.weight_decay"] {
+        for value in ["-0.1", "nan"] {
+            let line = format!("{key} = {value}");
+            refused_for(&[&line], key, &["finite number of at least 0", &format!("set `{key} = 1e-4`")]);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_go_together_on_the_command_line_is_blamed_on_it() {
+    let config = KEYS.join("\n");
+    let run = "run config.toml --device flex";
+    let expected = ["--set network.pieces=1: `network.pieces` must be from 2 to 16", "got 1; set"];
+    refused(&config, &format!("{run} --set network.activation=maxout --set network.pieces=1"), &expected);
+    let expected = ["--set training.clip_threshold=-2: `training.clip_threshold`", "got -2; set"];
+    refused(&config, &format!("{run} --set training.clipping=value --set training.clip_threshold=-2"), &expected);
+}
+
 #[test]
 fn sweeps_that_contradict_themselves_are_refused() {
     let run = "run config.toml --device flex";

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::schema::{Violation, violation};
+use super::schema::{Violation, only_with, violation};
 
 /// The network (`[network]`). Keys that only some networks have are `None` where they are left out; the functions of
 /// this type give their defaults.
@@ -572,7 +572,14 @@ impl NetworkConfig {
                     "remove it",
                 ));
             }
-            Some(scale) if !(scale.is_finite() && (scale > 0.0 || (scale < 0.0 && init == WeightInit::Constant))) => {
+            Some(scale) if init == WeightInit::Constant && !(scale.is_finite() && scale != 0.0) => {
+                return Some(violation(
+                    "network.weight_scale",
+                    "must be a finite number other than 0 with `network.weight_init = \"constant\"`",
+                    "set `network.weight_scale = 0.1`, for example, or `network.weight_init = \"zero\"`",
+                ));
+            }
+            Some(scale) if init != WeightInit::Constant && !(scale.is_finite() && scale > 0.0) => {
                 return Some(violation(
                     "network.weight_scale",
                     "must be a finite number above 0",
@@ -679,27 +686,28 @@ impl NetworkConfig {
     fn block_violation(&self) -> Option<Violation> {
         let is_residual = self.kind == NetworkKind::Residual;
         let is_convolutional = self.kind == NetworkKind::Convolutional;
+        let has_blocks = is_residual || is_convolutional;
+        let with_blocks = &["residual", "convolutional"][..];
         let present = [
-            ("network.block_layers", self.block_layers.is_some(), is_residual, "residual"),
-            ("network.block_order", self.block_order.is_some(), is_residual || is_convolutional, "residual"),
-            ("network.branch_scale", self.branch_scale.is_some(), is_residual || is_convolutional, "residual"),
-            ("network.stem", self.stem.is_some(), is_residual, "residual"),
-            ("network.shortcut", self.shortcut.is_some(), is_convolutional, "convolutional"),
+            ("network.block_layers", self.block_layers.is_some(), is_residual, &with_blocks[..1]),
+            ("network.block_order", self.block_order.is_some(), has_blocks, with_blocks),
+            ("network.branch_scale", self.branch_scale.is_some(), has_blocks, with_blocks),
+            ("network.stem", self.stem.is_some(), is_residual, &with_blocks[..1]),
+            ("network.shortcut", self.shortcut.is_some(), is_convolutional, &with_blocks[1..]),
         ];
-        for (key, is_present, has_meaning, kind) in present {
-            if is_present && !has_meaning {
-                return Some(Violation {
-                    key,
-                    problem: format!("has a meaning only with `network.kind = \"{kind}\"`"),
-                    mend: format!("remove it, or set `network.kind = \"{kind}\"`"),
-                });
-            }
+        let misplaced = present.into_iter().find(|(_, is_present, has_meaning, _)| *is_present && !has_meaning);
+        if let Some((key, _, _, kinds)) = misplaced {
+            return Some(only_with(key, "network.kind", kinds));
         }
-        if self.branch_scale.is_some() && !self.has_shortcuts() {
+        let of_branches = [
+            ("network.block_order", self.block_order.is_some()),
+            ("network.branch_scale", self.branch_scale.is_some()),
+        ];
+        if let Some((key, _)) = of_branches.into_iter().find(|(_, is_present)| *is_present && !self.has_shortcuts()) {
             return Some(violation(
-                "network.branch_scale",
+                key,
                 "has no meaning with `network.shortcut = \"none\"`",
-                "remove it",
+                "remove it, or set `network.shortcut = \"identity\"`",
             ));
         }
         if let Some(BranchScale::Factor(factor)) = self.branch_scale
@@ -725,13 +733,18 @@ impl NetworkConfig {
     }
 }
 
+/// The name of a key in its section.
+fn last_part(key: &str) -> &str {
+    key.rsplit_once('.').map_or(key, |(_, name)| name)
+}
+
 /// A value stands where its initializer is asked for, and nowhere else.
 fn parameter(key: &'static str, value: Option<f64>, is_meant: bool, init_key: &str, init: &str) -> Option<Violation> {
     match value {
         None if is_meant => Some(Violation {
             key,
             problem: format!("must be given with `{init_key} = \"{init}\"`"),
-            mend: format!("add `{key} = 1.0`, for example"),
+            mend: format!("add `{} = 1.0` under [network], for example", last_part(key)),
         }),
         Some(_) if !is_meant => Some(Violation {
             key,
@@ -763,17 +776,25 @@ fn list(
         None if is_meant => Some(Violation {
             key,
             problem: format!("must list one number a neuron with `{init_key} = \"given\"`"),
-            mend: format!("add `{key} = [...]` with {depth} numbers"),
+            mend: format!("add `{} = [...]` with {depth} numbers under [network]", last_part(key)),
         }),
         Some(_) if !is_meant => Some(Violation {
             key,
             problem: format!("has a meaning only with `{init_key} = \"given\"`"),
             mend: format!("remove it, or set `{init_key} = \"given\"`"),
         }),
-        Some(values) if values.len() != depth || values.iter().any(|value| !value.is_finite()) => Some(Violation {
+        Some(values) if values.len() != depth => Some(Violation {
             key,
-            problem: format!("must list {depth} finite numbers, one a neuron"),
-            mend: format!("list {depth} numbers, or set `network.depth = {}`", values.len()),
+            problem: format!("must list {depth} numbers, one a neuron"),
+            mend: match values.len() {
+                0 => format!("list {depth} numbers"),
+                count => format!("list {depth} numbers, or set `network.depth = {count}`"),
+            },
+        }),
+        Some(values) if values.iter().any(|value| !value.is_finite()) => Some(Violation {
+            key,
+            problem: "must list finite numbers".to_owned(),
+            mend: "write finite numbers such as 1.0 in place of the others".to_owned(),
         }),
         _ => None,
     }

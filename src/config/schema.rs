@@ -48,6 +48,17 @@ pub(super) fn violation(key: &'static str, problem: &str, mend: &str) -> Violati
     Violation { key, problem: problem.to_owned(), mend: mend.to_owned() }
 }
 
+/// A key that has a meaning only with some values of another one, and stands beside none of them.
+pub(super) fn only_with(key: &'static str, other: &str, values: &[&str]) -> Violation {
+    let first = values.first().copied().unwrap_or_default();
+    let rest: String = values.iter().skip(1).map(|value| format!(" or \"{value}\"")).collect();
+    Violation {
+        key,
+        problem: format!("has a meaning only with `{other} = \"{first}\"`{rest}"),
+        mend: format!("remove it, or set `{other} = \"{first}\"`"),
+    }
+}
+
 /// The examples of a batch where the config does not say.
 const DEFAULT_BATCH_SIZE: usize = 32;
 
@@ -66,9 +77,8 @@ impl RunConfig {
     pub fn batch_size(&self) -> usize {
         match self.training.batch_size {
             Some(BatchSize::Examples(count)) => count,
-            Some(BatchSize::Full) => self.training_examples(),
             None if self.data.set == DataSet::Digits => DEFAULT_BATCH_SIZE,
-            None => self.training_examples(),
+            Some(BatchSize::Full) | None => self.training_examples(),
         }
     }
 
@@ -78,9 +88,9 @@ impl RunConfig {
             .violation()
             .or_else(|| self.network.violation(self.data.features()))
             .or_else(|| self.training.violation())
+            .or_else(|| self.family_violation())
             .or_else(|| self.loss_violation())
             .or_else(|| self.batch_violation())
-            .or_else(|| self.family_violation())
             .or_else(|| self.probe.violation())
             .or_else(|| self.throughput.violation())
     }
@@ -90,15 +100,15 @@ impl RunConfig {
         if !is_probe && !self.data.has_classes() {
             return Some(violation(
                 "training.loss",
-                "asks for classes, and the data set has none",
-                "set `training.loss = \"linear_probe\"`, or `data.set = \"digits\"`",
+                "must be \"linear_probe\" with a data set without classes",
+                "set `training.loss = \"linear_probe\"` and `training.steps = 0`, or `data.set = \"digits\"`",
             ));
         }
         (is_probe && self.training.length() != TrainingLength::Steps(0)).then(|| {
             violation(
                 "training.loss",
                 "has no minimum to train towards",
-                "set `training.steps = 0` to measure at initialization, or another loss",
+                "set `training.steps = 0`, without `training.epochs`, to measure at initialization, or another loss",
             )
         })
     }
@@ -106,7 +116,8 @@ impl RunConfig {
     fn batch_violation(&self) -> Option<Violation> {
         let examples = self.training_examples();
         let batch_size = self.batch_size();
-        let mend = || "set `training.batch_size = 32`, for example".to_owned();
+        let possible = if self.data.set == DataSet::Gaussian { MAX_EXAMPLES } else { examples };
+        let mend = || format!("set `training.batch_size = {}`, for example", possible.min(DEFAULT_BATCH_SIZE));
         if self.data.set == DataSet::Gaussian && !(1..=MAX_EXAMPLES).contains(&batch_size) {
             let problem = format!("must be from 1 to {MAX_EXAMPLES} examples");
             return Some(Violation { key: "training.batch_size", problem, mend: mend() });
@@ -116,11 +127,10 @@ impl RunConfig {
             return Some(Violation { key: "training.batch_size", problem, mend: mend() });
         }
         (batch_size == 1 && self.network.norm == Norm::Batch).then(|| {
-            violation(
-                "training.batch_size",
-                "must be at least 2 with batch norm, which would make 0 of a single example",
-                "set `training.batch_size = 32`, for example, or `network.norm = \"layer\"`",
-            )
+            let problem = "must be at least 2 with batch norm, which would make 0 of a single example";
+            let other = "`network.norm = \"layer\"`";
+            let mend = if possible == 1 { format!("set {other}") } else { format!("{}, or {other}", mend()) };
+            Violation { key: "training.batch_size", problem: problem.to_owned(), mend }
         })
     }
 

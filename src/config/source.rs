@@ -161,8 +161,11 @@ impl Source {
             };
             return ConfigError::Missing { origin: Origin::File(self.path.clone()), key, mend };
         }
-        let value = settings.get(&path).map_or_else(|| "a section".to_owned(), |setting| show(&setting.value));
         let (problem, mend) = expectation(message, &quoted);
+        if let Some((origin, value)) = item_of_list(settings, &path) {
+            return ConfigError::Value { origin, key: path, problem, value, mend };
+        }
+        let value = settings.get(&path).map_or_else(|| "a section".to_owned(), |setting| show(&setting.value));
         ConfigError::Value { origin: self.origin_of(settings, &path), key: path, problem, value, mend }
     }
 
@@ -173,6 +176,14 @@ impl Source {
             .or_else(|| settings.iter().find(|(other, _)| other.starts_with(&prefix)).map(|(_, setting)| setting))
             .map_or_else(|| Origin::File(self.path.clone()), |setting| setting.origin.clone())
     }
+}
+
+/// Where the item of a list stands that serde calls `network.weights[1]`, and what it is.
+fn item_of_list(settings: &BTreeMap<String, Setting>, path: &str) -> Option<(Origin, String)> {
+    let (key, index) = path.strip_suffix(']')?.rsplit_once('[')?;
+    let setting = settings.get(key)?;
+    let item = setting.value.as_array()?.get(index.parse::<usize>().ok()?)?;
+    Some((setting.origin.clone(), show(item)))
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {
@@ -652,6 +663,9 @@ fn expectation(message: &str, quoted: &[&str]) -> (String, String) {
         "usize" | "u64" | "u32" => ("a whole number of 0 or more", "8"),
         "f64" | "f32" => ("a number", "0.1"),
         "a boolean" => ("true or false", "true"),
+        "a sequence" => ("a list of numbers", "[0.5, 0.5]"),
+        // Of `network.branch_scale`, which can be a word too.
+        other if other.starts_with("a number") => (other, "1.0"),
         other if other.starts_with("struct") || other.contains("map") => {
             return ("must be a section".to_owned(), "write its keys under a heading in brackets".to_owned());
         }

@@ -6,7 +6,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::network::positive;
-use super::schema::{Violation, violation};
+use super::schema::{Violation, only_with, violation};
 
 /// How the network is trained (`[training]`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -278,17 +278,13 @@ impl TrainingConfig {
             ));
         }
         for (key, value, has_meaning, whose) in [
-            ("training.beta_1", self.beta_1, is_adam, "adam"),
-            ("training.beta_2", self.beta_2, is_adam, "adam"),
-            ("training.smoothing", self.smoothing, is_rmsprop, "rmsprop"),
-            ("training.epsilon", self.epsilon, is_adam || is_rmsprop, "adam"),
+            ("training.beta_1", self.beta_1, is_adam, &["adam", "adamw"][..]),
+            ("training.beta_2", self.beta_2, is_adam, &["adam", "adamw"]),
+            ("training.smoothing", self.smoothing, is_rmsprop, &["rmsprop"]),
+            ("training.epsilon", self.epsilon, is_adam || is_rmsprop, &["adam", "adamw", "rmsprop"]),
         ] {
             if value.is_some() && !has_meaning {
-                return Some(Violation {
-                    key,
-                    problem: format!("has a meaning only with `training.optimizer = \"{whose}\"`"),
-                    mend: format!("remove it, or set `training.optimizer = \"{whose}\"`"),
-                });
+                return Some(only_with(key, "training.optimizer", whose));
             }
             if key != "training.epsilon" && value.is_some_and(|value| !(0.0..1.0).contains(&value)) {
                 return Some(Violation {
@@ -331,7 +327,7 @@ impl TrainingConfig {
         Some(Violation {
             key,
             problem: "must be a finite number of at least 0".to_owned(),
-            mend: format!("set `{key} = 1e-4`, for example, or leave it out"),
+            mend: format!("set `{key} = 1e-4`, for example"),
         })
     }
 

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, s};
 
 use super::block::BlockForm;
-use super::layer::{ConvLayer, Layer, Size};
+use super::layer::{ConvLayer, Layer, Shaped, Size};
 use super::norm::Norm;
 use super::pass::Pass;
 use super::residual::End;
@@ -41,15 +41,21 @@ impl Convolutional {
         let channels = |stage: usize| config.width() << stage;
         let order = config.block_order();
         let has_shortcuts = config.has_shortcuts();
-        let shapes_input = has_shortcuts && order == BlockOrder::PreActivation;
+        let has_pre_activation = has_shortcuts && order == BlockOrder::PreActivation;
         let layer = |index: usize, inputs: usize, outputs: usize, stride: usize| {
-            let size = Size { inputs, outputs, index, shapes_input: shapes_input && index > 0 };
+            let shaped = match (has_pre_activation, index) {
+                (false, _) => Shaped::Output,
+                // The first block normalizes and activates what this layer hands on.
+                (true, 0) => Shaped::Nothing,
+                (true, _) => Shaped::Input,
+            };
+            let size = Size { inputs, outputs, index, shaped };
             ConvLayer::init(config, size, stride, seed, &block::path(index), device)
         };
         let mut hidden = vec![layer(0, image[0], channels(0), 1)];
         for index in 1..=blocks * BLOCK_LAYERS {
             let stage = (index - 1) * STAGES / (blocks * BLOCK_LAYERS);
-            let opens_stage = stage > 0 && (index - 1) * STAGES % (blocks * BLOCK_LAYERS) == 0;
+            let opens_stage = stage > 0 && ((index - 1) * STAGES).is_multiple_of(blocks * BLOCK_LAYERS);
             let inputs = if opens_stage { channels(stage - 1) } else { channels(stage) };
             hidden.push(layer(index, inputs, channels(stage), if opens_stage { 2 } else { 1 }));
         }

@@ -75,8 +75,20 @@ pub(super) struct Size {
     pub outputs: usize,
     /// The number of the layer among the hidden ones.
     pub index: usize,
-    /// Whether the layer normalizes and activates its input instead of its pre-activations.
-    pub shapes_input: bool,
+    /// What the layer normalizes and activates.
+    pub shaped: Shaped,
+}
+
+/// What a layer normalizes and activates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shaped {
+    /// Its pre-activations.
+    Output,
+    /// Its input, in pre-activation blocks.
+    Input,
+    /// Nothing: the next layer does it. Parameters that no pass reaches would get no gradient, and a normalization that no
+    /// pass reaches would take the statistics of the next one.
+    Nothing,
 }
 
 impl Size {
@@ -86,11 +98,19 @@ impl Size {
     }
 
     fn normalized(self, config: &NetworkConfig) -> usize {
-        match (self.shapes_input, config.norm_place()) {
-            (true, _) => self.inputs,
-            (false, NormPlace::BeforeActivation) => self.units(config.function()),
-            (false, NormPlace::AfterActivation) => self.outputs,
+        match (self.shaped, config.norm_place()) {
+            (Shaped::Input, _) => self.inputs,
+            (_, NormPlace::BeforeActivation) => self.units(config.function()),
+            (_, NormPlace::AfterActivation) => self.outputs,
         }
+    }
+
+    fn norm(self, config: &NetworkConfig, device: &Device) -> Option<Norm> {
+        if self.shaped == Shaped::Nothing { None } else { Norm::init(config, self.normalized(config), device) }
+    }
+
+    fn slope(self, function: ActivationFunction, device: &Device) -> Option<Param<Tensor<1>>> {
+        if self.shaped == Shaped::Nothing { None } else { learned_slope(function, device) }
     }
 }
 
@@ -126,8 +146,8 @@ impl DenseLayer {
         Self {
             weight: Param::from_data(TensorData::new(weight, [size.inputs, units]), device),
             bias: bias.map(|bias| Param::from_data(bias, device)),
-            norm: Norm::init(config, size.normalized(config), device),
-            slope: learned_slope(shaping.function, device),
+            norm: size.norm(config, device),
+            slope: size.slope(shaping.function, device),
             shaping,
         }
     }
@@ -195,8 +215,8 @@ impl ConvLayer {
         Self {
             weight: Param::from_data(TensorData::new(by_unit, [units, size.inputs, 3, 3]), device),
             bias: bias.map(|bias| Param::from_data(bias, device)),
-            norm: Norm::init(config, size.normalized(config), device),
-            slope: learned_slope(shaping.function, device),
+            norm: size.norm(config, device),
+            slope: size.slope(shaping.function, device),
             shaping,
             stride,
         }

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::layer::Size;
+use super::layer::{Shaped, Size};
 use super::norm::Norm;
 use super::pass::Pass;
 use super::{Dense, DenseLayer, Interface, block};
@@ -24,7 +24,7 @@ impl Plain {
         let width = config.width();
         let hidden = |index: usize| {
             let inputs = if index == 0 { interface.features } else { width };
-            let size = Size { inputs, outputs: width, index, shapes_input: false };
+            let size = Size { inputs, outputs: width, index, shaped: Shaped::Output };
             DenseLayer::init(config, size, seed, &block::path(index), device)
         };
         let outputs = interface.outputs;

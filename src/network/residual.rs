@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::block::BlockForm;
-use super::layer::{Shaping, Size, learned_slope};
+use super::layer::{Shaped, Shaping, Size, learned_slope};
 use super::norm::Norm;
 use super::pass::Pass;
 use super::{Dense, DenseLayer, Interface, activate, block};
@@ -69,8 +69,8 @@ impl Residual {
         let width = config.width();
         let order = config.block_order();
         let hidden = |index: usize| {
-            let shapes_input = order == BlockOrder::PreActivation;
-            let size = Size { inputs: width, outputs: width, index, shapes_input };
+            let shaped = if order == BlockOrder::PreActivation { Shaped::Input } else { Shaped::Output };
+            let size = Size { inputs: width, outputs: width, index, shaped };
             DenseLayer::init(config, size, seed, &block::path(index), device)
         };
         let blocks = config.depth / config.block_layers();
