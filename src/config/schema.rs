@@ -66,9 +66,8 @@ impl RunConfig {
     pub fn batch_size(&self) -> usize {
         match self.training.batch_size {
             Some(BatchSize::Examples(count)) => count,
-            Some(BatchSize::Full) => self.training_examples(),
             None if self.data.set == DataSet::Digits => DEFAULT_BATCH_SIZE,
-            None => self.training_examples(),
+            Some(BatchSize::Full) | None => self.training_examples(),
         }
     }
 

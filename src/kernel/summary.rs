@@ -188,9 +188,9 @@ impl GlobalNorm {
 }
 
 /// The norm of all gradients as one vector; not a number if an element is not finite. Nothing waits for the device.
-pub fn global_norm(gradients: Vec<Tensor<1>>) -> GlobalNorm {
+pub fn global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     #[cfg(feature = "flex")]
-    if let Some(readings) = fused(&gradients, super::flex::gradient_summary) {
+    if let Some(readings) = fused(gradients, super::flex::gradient_summary) {
         let summaries: Vec<GradientSummary> = readings
             .iter()
             .map(|reading| match reading {
@@ -200,7 +200,7 @@ pub fn global_norm(gradients: Vec<Tensor<1>>) -> GlobalNorm {
             .collect();
         return GlobalNorm::Host(host_global_norm(&summaries));
     }
-    stock_global_norm(&gradients)
+    stock_global_norm(gradients)
 }
 
 #[cfg(feature = "flex")]
@@ -360,14 +360,14 @@ mod tests {
     fn the_norm_of_several_vectors_is_that_of_all_their_elements() {
         for size in [1e-30_f32, 1.0, 1e30] {
             let vectors = || vec![vector(&[3.0 * size, 0.0]), vector(&[0.0; 3]), vector(&[-4.0 * size])];
-            for norm in [global_norm(vectors()), stock_global_norm(&vectors())] {
+            for norm in [global_norm(&vectors()), stock_global_norm(&vectors())] {
                 let read = read(vec![norm.into_reading()]);
                 let l2 = Norm { max_abs: read[0], scaled_square_sum: read[1] }.l2().expect("finite");
                 assert!((l2 / (5.0 * f64::from(size)) - 1.0).abs() < 1e-6, "{size:e}: {l2:e}");
             }
         }
         let vectors = || vec![vector(&[1.0, f32::INFINITY]), vector(&[1.0])];
-        for norm in [global_norm(vectors()), stock_global_norm(&vectors())] {
+        for norm in [global_norm(&vectors()), stock_global_norm(&vectors())] {
             let read = read(vec![norm.into_reading()]);
             assert_eq!(Norm { max_abs: read[0], scaled_square_sum: read[1] }.l2(), None);
         }

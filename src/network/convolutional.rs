@@ -49,7 +49,7 @@ impl Convolutional {
         let mut hidden = vec![layer(0, image[0], channels(0), 1)];
         for index in 1..=blocks * BLOCK_LAYERS {
             let stage = (index - 1) * STAGES / (blocks * BLOCK_LAYERS);
-            let opens_stage = stage > 0 && (index - 1) * STAGES % (blocks * BLOCK_LAYERS) == 0;
+            let opens_stage = stage > 0 && ((index - 1) * STAGES).is_multiple_of(blocks * BLOCK_LAYERS);
             let inputs = if opens_stage { channels(stage - 1) } else { channels(stage) };
             hidden.push(layer(index, inputs, channels(stage), if opens_stage { 2 } else { 1 }));
         }

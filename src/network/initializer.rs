@@ -48,13 +48,12 @@ pub fn bias(config: &NetworkConfig, fan: Fan, seed: u64, path: &str) -> Option<T
     let count = fan.units;
     let values = match config.bias_init {
         BiasInit::Off => return None,
-        BiasInit::Zero => vec![0.0; count],
+        // `Network::center` follows when the input is known.
+        BiasInit::Zero | BiasInit::Centered => vec![0.0; count],
         BiasInit::Normal => normal(config.bias_std.unwrap_or(1.0), count, seed, path),
         BiasInit::Burn => uniform(1.0 / (fan.inputs as f64).sqrt(), count, seed, path),
         BiasInit::Constant => vec![config.bias_value.unwrap_or(0.0) as f32; count],
         BiasInit::Given => vec![given(config.biases.as_ref(), fan) as f32; count],
-        // `Network::center` follows when the input is known.
-        BiasInit::Centered => vec![0.0; count],
     };
     Some(TensorData::new(values, [count]))
 }

@@ -31,7 +31,7 @@ pub fn clip<M: Module>(
 /// All gradients, as one vector, to a norm of at most `threshold`, which keeps its direction (Pascanu et al. 2013,
 /// algorithm 1).
 fn by_global_norm<M: Module>(module: &M, gradients: GradientsParams, threshold: f64) -> (GradientsParams, Measurement) {
-    let norm = kernel::global_norm(flattened(module, &gradients));
+    let norm = kernel::global_norm(&flattened(module, &gradients));
     let factor = factor_of(&norm, threshold);
     let coefficient = factor.reading();
     let gradients = map(module, gradients, |_| factor.clone());
@@ -48,7 +48,7 @@ fn by_tensor_norm<M: Module>(
 ) -> (GradientsParams, Option<Measurement>) {
     let flat = flattened(module, &gradients);
     let element_counts: Vec<usize> = flat.iter().map(|gradient| gradient.dims()[0]).collect();
-    let norms: Vec<GlobalNorm> = flat.into_iter().map(|gradient| kernel::global_norm(vec![gradient])).collect();
+    let norms: Vec<GlobalNorm> = flat.into_iter().map(|gradient| kernel::global_norm(&[gradient])).collect();
     let factors: Vec<Factor> = norms.iter().map(|norm| factor_of(norm, threshold)).collect();
     let gradients = map(module, gradients, |place| factors[place].clone());
     let measurement = is_measured.then(|| Measurement::Tensors {
@@ -73,8 +73,8 @@ fn by_value<M: Module>(
         let clipped_count = counts.reduce(|sum, count| sum + count);
         Measurement::Elements {
             element_count: before.iter().map(|gradient| gradient.dims()[0]).sum(),
-            before: kernel::global_norm(before).into_reading(),
-            after: kernel::global_norm(flattened(module, &gradients)).into_reading(),
+            before: kernel::global_norm(&before).into_reading(),
+            after: kernel::global_norm(&flattened(module, &gradients)).into_reading(),
             clipped_count: clipped_count.map_or_else(|| Reading::Host(vec![0.0]), Reading::Device),
         }
     });
@@ -129,8 +129,8 @@ fn factor_of(norm: &GlobalNorm, threshold: f64) -> Factor {
             })
         }
         GlobalNorm::Device(norm) => {
-            let max_abs = norm.clone().slice([0..1]);
-            let relative = norm.clone().slice([1..2]).sqrt();
+            let max_abs = norm.clone().narrow(0, 0, 1);
+            let relative = norm.clone().narrow(0, 1, 1).sqrt();
             // The norm itself may be too large for f32, the quotient is not.
             let quotient = max_abs.ones_like() * threshold / max_abs / relative;
             Factor::Device(quotient.clamp_max(1.0))
@@ -230,7 +230,7 @@ mod tests {
         for (values, threshold) in
             [([3.0_f32, -4.0], 2.5), ([3.0, 4.0], 7.0), ([1e25, 0.0], 3.0), ([0.0, 0.0], 1.0), ([1e37, 1e37], 1.0)]
         {
-            let host = kernel::global_norm(vec![vector(&values)]);
+            let host = kernel::global_norm(&[vector(&values)]);
             let device = kernel::stock_global_norm(&[vector(&values)]);
             let (Factor::Host(host), Factor::Device(device)) =
                 (factor_of(&host, threshold), factor_of(&device, threshold))

@@ -165,7 +165,7 @@ mod tests {
         TrainingConfig::sgd(0.1, TrainingLength::Steps(1))
     }
 
-    /// With rate x lambda = .001 and no gradient of the data: L2 w_k = .999^k w_0, and L1 |w_k| = |w_0| - .001 k.
+    /// With rate x lambda = .001 and no gradient of the data: L2 `w_k = .999^k w_0`, and L1 `|w_k| = |w_0| - .001 k`.
     #[test]
     fn l2_shrinks_weights_by_a_factor_and_l1_by_a_step_and_neither_touches_biases() {
         let l2 = descend(&TrainingConfig { l2: 0.01, ..training() }, 300);
