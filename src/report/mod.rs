@@ -1,8 +1,11 @@
 //! What people read: a table in the terminal and figures in SVG.
 
+mod axis;
 mod chart;
+mod color;
 mod figures;
 mod format;
+mod page;
 mod table;
 
 pub use figures::{FigureError, draw_figures};
