@@ -5,6 +5,7 @@ mod chart;
 mod color;
 mod figures;
 mod format;
+mod heat_map;
 mod page;
 mod table;
 

@@ -2,6 +2,7 @@
 
 mod by_layer;
 mod gathered;
+mod heat_maps;
 mod layout;
 mod over_training;
 mod throughput;
@@ -60,6 +61,8 @@ fn figures(layout: &Layout<'_>) -> Vec<(&'static str, Option<Box<dyn Figure>>)> 
         ("delta_by_layer", with_lines(by_layer::delta(layout))),
         ("input_gradient_by_layer", with_lines(by_layer::input_gradient(layout))),
         ("gradient_over_steps", with_lines(over_training::weight_gradient(layout))),
+        ("gradient_heat_map", boxed(heat_maps::weight_gradient(layout))),
+        ("dead_units_heat_map", boxed(heat_maps::dead_units(layout))),
         ("learning_curves", with_lines(over_training::learning_curves(layout))),
         ("training_loss", with_lines(over_training::training_loss(layout))),
         ("throughput", with_lines(throughput::throughput(layout))),
