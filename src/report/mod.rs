@@ -1,6 +1,7 @@
 //! What people read: a table in the terminal and figures in SVG.
 
 mod axis;
+mod bars;
 mod chart;
 mod color;
 mod figures;

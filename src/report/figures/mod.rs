@@ -6,6 +6,7 @@ mod heat_maps;
 mod layout;
 mod over_training;
 mod throughput;
+mod unit_gradients;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,7 @@ fn figures(layout: &Layout<'_>) -> Vec<(&'static str, Option<Box<dyn Figure>>)> 
         ("gradient_over_steps", with_lines(over_training::weight_gradient(layout))),
         ("gradient_heat_map", boxed(heat_maps::weight_gradient(layout))),
         ("dead_units_heat_map", boxed(heat_maps::dead_units(layout))),
+        ("unit_gradients", boxed(unit_gradients::unit_gradients(layout))),
         ("learning_curves", with_lines(over_training::learning_curves(layout))),
         ("training_loss", with_lines(over_training::training_loss(layout))),
         ("throughput", with_lines(throughput::throughput(layout))),
