@@ -1,6 +1,8 @@
 //! The figures of an experiment, one file a figure or a family of figures.
 
+mod activation_functions;
 mod by_layer;
+mod chain;
 mod gathered;
 mod heat_maps;
 mod layout;
@@ -65,6 +67,8 @@ fn figures(layout: &Layout<'_>) -> Vec<(&'static str, Option<Box<dyn Figure>>)> 
         ("gradient_heat_map", boxed(heat_maps::weight_gradient(layout))),
         ("dead_units_heat_map", boxed(heat_maps::dead_units(layout))),
         ("unit_gradients", boxed(unit_gradients::unit_gradients(layout))),
+        ("chain", with_lines(chain::chain(layout))),
+        ("activation_functions", activation_functions::activation_functions(layout).and_then(with_lines)),
         ("learning_curves", with_lines(over_training::learning_curves(layout))),
         ("training_loss", with_lines(over_training::training_loss(layout))),
         ("throughput", with_lines(throughput::throughput(layout))),
