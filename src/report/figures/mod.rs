@@ -3,6 +3,7 @@
 mod activation_functions;
 mod by_layer;
 mod chain;
+mod clipping;
 mod gathered;
 mod heat_maps;
 mod layout;
@@ -67,6 +68,7 @@ fn figures(layout: &Layout<'_>) -> Vec<(&'static str, Option<Box<dyn Figure>>)> 
         ("gradient_heat_map", boxed(heat_maps::weight_gradient(layout))),
         ("dead_units_heat_map", boxed(heat_maps::dead_units(layout))),
         ("unit_gradients", boxed(unit_gradients::unit_gradients(layout))),
+        ("clipping", clipping::clipping(layout).and_then(with_lines)),
         ("chain", with_lines(chain::chain(layout))),
         ("activation_functions", activation_functions::activation_functions(layout).and_then(with_lines)),
         ("learning_curves", with_lines(over_training::learning_curves(layout))),
@@ -214,6 +216,36 @@ mod tests {
     }
 
     #[test]
+    fn every_figure_is_drawn_as_soon_as_there_are_rows_for_it() {
+        let mut run = record(&[]);
+        let hidden = |step| (0..2).map(move |layer| (step, format!("hidden.{layer}"), layer));
+        let rows = || (0..3).flat_map(hidden);
+        run.rows.gradients = rows().map(|(step, layer, index)| gradient_row(step, &layer, index, Some(1.0))).collect();
+        assert_eq!(drawn(&[run.clone()]), ["gradient_by_layer", "gradient_over_steps", "gradient_heat_map"]);
+        run.rows.gradients.clear();
+        run.rows.activations = rows().map(|(step, layer, index)| activation_row(step, &layer, index)).collect();
+        assert_eq!(drawn(&[run.clone()]), ["delta_by_layer"]);
+        run.rows.activations[0].input_grad_l2 = Some(2.0);
+        run.manifest.config.probe.inputs = true;
+        run.rows.activations.iter_mut().for_each(|row| row.dead_fraction = Some(0.0));
+        assert_eq!(drawn(&[run.clone()]), ["delta_by_layer", "input_gradient_by_layer"]);
+        run.rows.activations[1].dead_fraction = Some(0.5);
+        assert_eq!(drawn(&[run.clone()]), ["delta_by_layer", "input_gradient_by_layer", "dead_units_heat_map"]);
+        run.rows.activations.clear();
+        run.rows.units = vec![unit_row(0, "hidden.0", 0, Some(1.0))];
+        assert_eq!(drawn(&[run.clone()]), ["unit_gradients"]);
+        run.rows.units.clear();
+        run.rows.links = vec![link_row(0, 0.25, Some(0.25))];
+        assert_eq!(drawn(&[run.clone()]), ["chain"]);
+        run.rows.links.clear();
+        let mut row = step_row(0, Some(3.0));
+        row.grad_l2_after_clip = Some(1.0);
+        run.rows.steps = vec![row];
+        // The row has no loss: training loss is not finite there.
+        assert_eq!(drawn(&[run]), ["clipping", "training_loss"]);
+    }
+
+    #[test]
     fn of_a_network_with_a_stem_the_first_hidden_layer_is_1_and_has_its_line_over_training() {
         let mut run = record(&[]);
         let layers = ["stem", "hidden.0", "hidden.1", "output"].into_iter().enumerate();
@@ -226,5 +258,22 @@ mod tests {
         let places: Vec<f64> = by_layer.panels[0].lines[0].points.iter().map(|point| point.x).collect();
         assert_eq!(places, [1.0, 2.0]);
         assert!(over_training::weight_gradient(&layout).has_dashes());
+    }
+
+    #[test]
+    fn a_figure_that_has_lost_its_rows_is_removed_and_others_stay() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut run = record(&[]);
+        run.rows.links = vec![link_row(0, 0.25, Some(0.25))];
+        run.rows.units = vec![unit_row(0, "hidden.0", 0, Some(1.0))];
+        let names = |files: Vec<PathBuf>| -> Vec<String> {
+            files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect()
+        };
+        let files = draw_figures(dir.path(), &[run.clone()]).expect("draws");
+        assert_eq!(names(files), ["unit_gradients.svg", "chain.svg"]);
+        run.rows.links.clear();
+        assert_eq!(names(draw_figures(dir.path(), &[run]).expect("draws")), ["unit_gradients.svg"]);
+        let left = fs::read_dir(dir.path().join("figures")).expect("reads");
+        assert_eq!(left.count(), 1);
     }
 }
