@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("train", &["config", "data", "kernel", "network", "plan", "probe", "schema", "seed", "theory"]),
     ("analysis", &["schema", "seed"]),
     ("record", &["analysis", "config", "device", "schema"]),
-    ("report", &["analysis", "device", "plan", "record", "schema"]),
+    ("report", &["analysis", "config", "device", "plan", "record", "schema", "theory"]),
     ("cli", &["analysis", "config", "data", "device", "plan", "record", "report", "schema", "train"]),
 ];
 

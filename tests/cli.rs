@@ -57,7 +57,16 @@ fn a_run_writes_every_file_and_prints_a_table() {
     let summary = fs::read_to_string(experiment.join("summary.csv")).expect("summary.csv");
     assert!(summary.starts_with("run_id,seed,network.activation,status,"), "{summary}");
     assert_eq!(summary.lines().count(), 3);
-    for figure in ["gradient_by_layer", "gradient_over_steps", "learning_curves", "training_loss", "throughput"] {
+    for figure in [
+        "gradient_by_layer",
+        "delta_by_layer",
+        "gradient_over_steps",
+        "gradient_heat_map",
+        "activation_functions",
+        "learning_curves",
+        "training_loss",
+        "throughput",
+    ] {
         let svg = fs::read_to_string(experiment.join(format!("figures/{figure}.svg"))).expect(figure);
         assert!(svg.contains("sigmoid") && svg.contains("relu") && svg.trim_end().ends_with("</svg>"), "{figure}");
     }

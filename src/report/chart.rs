@@ -1,37 +1,11 @@
 //! Small multiples of lines: panels with common axes, one colour a line, a band or bars for the spread.
 
-use plotters::coord::Shift;
-use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
-use plotters::element::{Circle, Cross, DashedPathElement, PathElement, Polygon, Text, TriangleMarker};
-use plotters::prelude::{
-    BLACK, Cartesian2d, ChartBuilder, ChartContext, Color, DrawingArea, DrawingAreaErrorKind, IntoDrawingArea,
-    IntoFont, RGBColor, SVGBackend, ShapeStyle, WHITE,
-};
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::element::{Circle, Cross, DashedPathElement, PathElement, Polygon, TriangleMarker};
+use plotters::prelude::{BLACK, Cartesian2d, ChartBuilder, ChartContext, Color, SVGBackend, ShapeStyle, WHITE};
 
-use super::format::{power_of_ten, significant};
-
-/// An axis.
-#[derive(Clone, Debug)]
-pub struct Axis {
-    /// What it shows, with its unit.
-    pub label: String,
-    /// How it is divided.
-    pub scale: Scale,
-}
-
-/// The division of an axis.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scale {
-    /// Equal steps.
-    Linear,
-    /// Whole numbers in equal steps.
-    Count,
-    /// Decades; the values are positive.
-    Log,
-    /// Names at 0, 1, 2 and so on.
-    Names(Vec<String>),
-}
+use super::axis::{Axis, Scale, Ticked, place, tick_label};
+use super::color::{color, marker};
+use super::page::{Area, Error, FONT, Figure, Heading, LEFT, LINE_HEIGHT, draw_page, label, shortened, text_width};
 
 /// A value with its spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +29,8 @@ pub struct Line {
     pub dashed: bool,
     /// Whether its points are joined, with a band for the spread, or stand alone, with bars.
     pub joined: bool,
+    /// Whether it goes without markers, as a function of which all points are known.
+    pub bare: bool,
     /// Its points, from left to right.
     pub points: Vec<Point>,
     /// Where a value is exactly 0, which has no place on a logarithmic axis.
@@ -89,104 +65,80 @@ pub struct Panel {
     pub lines: Vec<Line>,
 }
 
+/// A way to draw lines that the legend explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Solid.
+    Solid,
+    /// Dashed.
+    Dashed,
+    /// Markers alone.
+    Markers,
+}
+
 /// A figure.
 #[derive(Clone, Debug)]
 pub struct Chart {
-    /// The title of the figure.
-    pub title: String,
-    /// A second line, smaller.
-    pub subtitle: String,
+    /// Title and subtitle.
+    pub heading: Heading,
     /// The horizontal axis.
     pub x: Axis,
     /// The vertical axis.
     pub y: Axis,
     /// The names of the colours.
     pub legend: Vec<String>,
-    /// The meaning of solid and dashed lines, if both occur.
-    pub styles: Option<[String; 2]>,
+    /// The meaning of the styles, if several occur.
+    pub styles: Vec<(Style, String)>,
+    /// A value that a line across every panel marks, and its name.
+    pub level: Option<(f64, String)>,
     /// The panels.
     pub panels: Vec<Panel>,
 }
 
-type Error<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as plotters::prelude::DrawingBackend>::ErrorType>;
+/// What the legend shows before a name.
+#[derive(Clone, Copy)]
+enum Sample {
+    Color(usize),
+    Style(Style),
+    Level,
+    Zero,
+    NotFinite,
+}
+
+impl Sample {
+    /// The room that it takes.
+    fn width(self) -> i32 {
+        match self {
+            Self::Color(_) | Self::Level | Self::Style(Style::Solid | Style::Dashed) => 34,
+            Self::Style(Style::Markers) | Self::Zero | Self::NotFinite => 20,
+        }
+    }
+
+    fn draw<'a>(self, area: &Area<'a>, (x, y): (i32, i32)) -> Result<(), Error<'a>> {
+        let line = || vec![(x, y + 8), (x + 26, y + 8)];
+        let stroke = BLACK.stroke_width(2);
+        match self {
+            Self::Color(index) => {
+                area.draw(&PathElement::new(line(), color(index).stroke_width(3)))?;
+                area.draw(&marker(index, (x + 13, y + 8)))
+            }
+            Self::Style(Style::Solid) => area.draw(&PathElement::new(line(), stroke)),
+            Self::Style(Style::Dashed) => area.draw(&DashedPathElement::new(line(), 6, 4, stroke)),
+            Self::Style(Style::Markers) => area.draw(&Circle::new((x + 6, y + 8), 3, BLACK.filled())),
+            Self::Level => area.draw(&DashedPathElement::new(line(), 2, 3, stroke)),
+            Self::Zero => area.draw(&TriangleMarker::new((x + 6, y + 8), -6, stroke)),
+            Self::NotFinite => area.draw(&Cross::new((x + 6, y + 8), 5, stroke)),
+        }
+    }
+}
+
 type Context<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ticked, Ticked>>;
-
-/// A range with ticks at given places.
-struct Ticked {
-    low: f64,
-    high: f64,
-    ticks: Vec<f64>,
-}
-
-impl Ticked {
-    fn new((low, high): (f64, f64), scale: &Scale) -> Self {
-        Self { low, high, ticks: ticks(scale, (low, high)) }
-    }
-}
-
-impl Ranged for Ticked {
-    type FormatOption = DefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, (start, end): (i32, i32)) -> i32 {
-        let share = (value - self.low) / (self.high - self.low);
-        start + (f64::from(end - start) * share).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // Plotters asks twice: for the bold lines with their labels, and for the light lines between them.
-        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
-    }
-
-    fn range(&self) -> std::ops::Range<f64> {
-        self.low..self.high
-    }
-}
-
-impl From<Ticked> for std::ops::Range<f64> {
-    fn from(ticked: Ticked) -> Self {
-        ticked.low..ticked.high
-    }
-}
-
-/// Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that print loses.
-const COLORS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 0, 0),
-];
 
 const PANEL_WIDTH: u32 = 400;
 const PANEL_HEIGHT: u32 = 300;
-const FONT: &str = "sans-serif";
 
-/// Where the heading starts, in pixels from the left.
-const LEFT: i32 = 16;
-
-/// The room of a sample of a line before its name.
-const SAMPLE_WIDTH: i32 = 34;
-
-/// The room of a name and of the gap behind it. Without font files widths are estimates; 8 pixels a character are enough
-/// for this size.
-fn text_width(name: &str) -> i32 {
-    8 * name.chars().count() as i32 + 24
-}
-
-fn color(index: usize) -> RGBColor {
-    COLORS[index % COLORS.len()]
-}
-
-impl Chart {
-    /// Draws the figure as SVG.
-    ///
-    /// # Errors
-    ///
-    /// If plotters cannot draw it.
-    pub fn to_svg(&self) -> Result<String, String> {
+impl Figure for Chart {
+    fn to_svg(&self) -> Result<String, String> {
         let columns = match self.panels.len() {
             0 | 1 => 1,
             2 | 4 => 2,
@@ -194,119 +146,74 @@ impl Chart {
         };
         let rows = self.panels.len().div_ceil(columns).max(1);
         let width = (columns as u32 * PANEL_WIDTH).max(640);
-        let heading = self.heading_height(width as i32);
-        let height = heading + rows as u32 * PANEL_HEIGHT;
-        let mut svg = String::new();
-        {
-            let root = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
-            self.draw(&root, heading, (rows, columns)).map_err(|error| error.to_string())?;
-        }
-        Ok(svg)
-    }
-
-    fn heading_height(&self, width: i32) -> u32 {
-        let legend = self.legend_places(width).last().map_or(1, |(_, line)| 1 + *line as u32);
-        let lines = legend + u32::from(!self.subtitle.is_empty()) + u32::from(self.needs_second_legend());
-        46 + 24 * lines
-    }
-
-    /// Where each name of the legend starts, and on which of its lines.
-    fn legend_places(&self, width: i32) -> Vec<(i32, i32)> {
-        let (mut x, mut line) = (LEFT, 0);
-        let mut places = Vec::new();
-        for name in &self.legend {
-            let end = x + SAMPLE_WIDTH + text_width(name);
-            if end > width && x > LEFT {
-                (x, line) = (LEFT, line + 1);
+        let legend = self.legend_places(width);
+        let legend_height = legend.last().map_or(0, |(_, _, (_, y))| y + LINE_HEIGHT);
+        let heading = self.heading.height(width);
+        let top = heading + legend_height + 4;
+        draw_page((width, top as u32 + rows as u32 * PANEL_HEIGHT), |root| {
+            self.heading.draw(root)?;
+            for (sample, name, (x, y)) in legend {
+                sample.draw(root, (x, heading + y))?;
+                label(root, &name, (x + sample.width(), heading + y))?;
             }
-            places.push((x, line));
-            x += SAMPLE_WIDTH + text_width(name);
+            let (_, body) = root.split_vertically(top);
+            let y_range = self.y_range();
+            for (panel, area) in self.panels.iter().zip(body.split_evenly((rows, columns))) {
+                self.draw_panel(panel, &area, y_range)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Chart {
+    /// Whether a line of any panel is dashed.
+    pub fn has_dashes(&self) -> bool {
+        self.lines().any(|line| line.dashed)
+    }
+
+    /// Every entry of the legend with its place: the colours first, then, on a new line, how lines are drawn.
+    fn legend_places(&self, width: u32) -> Vec<(Sample, String, (i32, i32))> {
+        let colors = self.legend.iter().enumerate().map(|(index, name)| (Sample::Color(index), name.clone()));
+        let mut meanings: Vec<(Sample, String)> =
+            self.styles.iter().map(|(style, name)| (Sample::Style(*style), name.clone())).collect();
+        meanings.extend(self.level.iter().map(|(_, name)| (Sample::Level, name.clone())));
+        if self.lines().any(|line| !line.zeros.is_empty()) {
+            meanings.push((Sample::Zero, "exactly 0".to_owned()));
+        }
+        if self.lines().any(|line| !line.nonfinite.is_empty()) {
+            meanings.push((Sample::NotFinite, "infinite or not a number".to_owned()));
+        }
+        let mut places = Vec::new();
+        let mut y = 0;
+        for entries in [colors.collect(), meanings] {
+            let mut x = LEFT;
+            for (sample, name) in entries {
+                let entry_width = sample.width() + text_width(&name);
+                // A name's last pixels are the gap behind it, which may stand over the edge.
+                if x + entry_width > width as i32 + 16 && x > LEFT {
+                    (x, y) = (LEFT, y + LINE_HEIGHT);
+                }
+                places.push((sample, name, (x, y)));
+                x += entry_width;
+            }
+            if x > LEFT {
+                y += LINE_HEIGHT;
+            }
         }
         places
-    }
-
-    fn needs_second_legend(&self) -> bool {
-        self.styles.is_some() || self.has_zeros() || self.has_nonfinite()
     }
 
     fn lines(&self) -> impl Iterator<Item = &Line> {
         self.panels.iter().flat_map(|panel| &panel.lines)
     }
 
-    fn has_zeros(&self) -> bool {
-        self.lines().any(|line| !line.zeros.is_empty())
-    }
-
-    fn has_nonfinite(&self) -> bool {
-        self.lines().any(|line| !line.nonfinite.is_empty())
-    }
-
-    fn draw<'a>(
-        &self,
-        root: &DrawingArea<SVGBackend<'a>, Shift>,
-        heading: u32,
-        grid: (usize, usize),
-    ) -> Result<(), Error<'a>> {
-        root.fill(&WHITE)?;
-        let (top, body) = root.split_vertically(heading);
-        self.draw_heading(&top)?;
-        let y_range = self.y_range();
-        for (panel, area) in self.panels.iter().zip(body.split_evenly(grid)) {
-            self.draw_panel(panel, &area, y_range)?;
-        }
-        root.present()
-    }
-
-    fn draw_heading<'a>(&self, area: &DrawingArea<SVGBackend<'a>, Shift>) -> Result<(), Error<'a>> {
-        let mut y = 14;
-        area.draw(&Text::new(self.title.clone(), (16, y), (FONT, 21).into_font()))?;
-        y += 28;
-        if !self.subtitle.is_empty() {
-            area.draw(&Text::new(self.subtitle.clone(), (16, y), (FONT, 15).into_font()))?;
-            y += 24;
-        }
-        let places = self.legend_places(area.dim_in_pixel().0 as i32);
-        let top = y;
-        for ((index, name), (x, line)) in self.legend.iter().enumerate().zip(places) {
-            y = top + 24 * line;
-            let style = color(index).stroke_width(3);
-            area.draw(&PathElement::new(vec![(x, y + 8), (x + 26, y + 8)], style))?;
-            area.draw(&marker(index, (x + 13, y + 8)))?;
-            label(area, name, x + 34, y)?;
-        }
-        if self.needs_second_legend() {
-            y += 24;
-            let mut x = LEFT;
-            if let Some([solid, dashed]) = &self.styles {
-                area.draw(&PathElement::new(vec![(x, y + 8), (x + 26, y + 8)], BLACK.stroke_width(2)))?;
-                x = label(area, solid, x + 34, y)?;
-                let path = vec![(x, y + 8), (x + 26, y + 8)];
-                area.draw(&DashedPathElement::new(path, 6, 4, BLACK.stroke_width(2)))?;
-                x = label(area, dashed, x + 34, y)?;
-            }
-            if self.has_zeros() {
-                area.draw(&TriangleMarker::new((x + 6, y + 8), -6, BLACK.stroke_width(2)))?;
-                x = label(area, "exactly 0", x + 20, y)?;
-            }
-            if self.has_nonfinite() {
-                area.draw(&Cross::new((x + 6, y + 8), 5, BLACK.stroke_width(2)))?;
-                label(area, "infinite or not a number", x + 20, y)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn draw_panel<'a>(
-        &self,
-        panel: &Panel,
-        area: &DrawingArea<SVGBackend<'a>, Shift>,
-        y_range: (f64, f64),
-    ) -> Result<(), Error<'a>> {
+    fn draw_panel<'a>(&self, panel: &Panel, area: &Area<'a>, y_range: (f64, f64)) -> Result<(), Error<'a>> {
         let x_range = self.x_range(panel);
         let mut builder = ChartBuilder::on(area);
         builder.margin(8).margin_right(18).x_label_area_size(46).y_label_area_size(70);
         if !panel.title.is_empty() {
-            builder.caption(&panel.title, (FONT, 17));
+            builder.caption(shortened(&panel.title, area.dim_in_pixel().0 - 10), (FONT, 17));
         }
         let mut chart =
             builder.build_cartesian_2d(Ticked::new(x_range, &self.x.scale), Ticked::new(y_range, &self.y.scale))?;
@@ -321,6 +228,11 @@ impl Chart {
             .x_label_formatter(&|value| tick_label(&self.x.scale, *value))
             .y_label_formatter(&|value| tick_label(&self.y.scale, *value))
             .draw()?;
+        if let Some((level, _)) = &self.level {
+            let y = place(&self.y.scale, *level);
+            let across = vec![(x_range.0, y), (x_range.1, y)];
+            chart.draw_series([DashedPathElement::new(across, 2, 3, BLACK.stroke_width(2))])?;
+        }
         for line in &panel.lines {
             self.draw_line(&mut chart, line, x_range, y_range)?;
         }
@@ -358,7 +270,7 @@ impl Chart {
             }
         }
         // Markers tell the lines apart in black and white; too many of them would hide the line.
-        if middle.len() <= 60 {
+        if !line.bare && (middle.len() <= 60 || !line.joined) {
             chart.draw_series(middle.iter().map(|at| marker(line.color, *at)))?;
         }
         // What has no place on the axis stands at its edge.
@@ -385,8 +297,9 @@ impl Chart {
 
     fn y_range(&self) -> (f64, f64) {
         let points = self.lines().flat_map(|line| &line.points);
-        let places = points.flat_map(|point| [point.low, point.y, point.high]).map(|y| place(&self.y.scale, y));
-        let (low, high) = span(places).unwrap_or((0.0, 1.0));
+        let values = points.flat_map(|point| [point.low, point.y, point.high]);
+        let values = values.chain(self.level.iter().map(|(level, _)| *level));
+        let (low, high) = span(values.map(|y| place(&self.y.scale, y))).unwrap_or((0.0, 1.0));
         if self.y.scale == Scale::Log {
             // At least two decades, ending on whole ones.
             let (low, high) = (low.floor(), high.ceil());
@@ -398,69 +311,11 @@ impl Chart {
     }
 }
 
-/// Writes a name of the legend and returns where the next one starts.
-fn label<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, name: &str, x: i32, y: i32) -> Result<i32, Error<'a>> {
-    let style = (FONT, 15).into_font();
-    let style = plotters::style::TextStyle::from(style).pos(Pos::new(HPos::Left, VPos::Center));
-    area.draw(&Text::new(name.to_owned(), (x, y + 8), style))?;
-    Ok(x + text_width(name))
-}
-
-/// The marker of a colour, so that a line is known without it: disc, ring, then the same again larger.
-fn marker<C>(index: usize, at: C) -> Circle<C, i32> {
-    let style = color(index);
-    match index % 4 {
-        0 => Circle::new(at, 3, style.filled()),
-        1 => Circle::new(at, 3, style.stroke_width(2)),
-        2 => Circle::new(at, 5, style.filled()),
-        _ => Circle::new(at, 5, style.stroke_width(2)),
-    }
-}
-
-/// Where a value stands in the coordinates of its axis.
-fn place(scale: &Scale, value: f64) -> f64 {
-    match scale {
-        Scale::Log => value.max(f64::MIN_POSITIVE).log10(),
-        _ => value,
-    }
-}
-
 fn span(places: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     places.filter(|place| place.is_finite()).fold(None, |span, place| match span {
         None => Some((place, place)),
         Some((low, high)) => Some((low.min(place), high.max(place))),
     })
-}
-
-/// The most labels of an axis.
-const MAX_TICKS: f64 = 7.0;
-
-fn ticks(scale: &Scale, (low, high): (f64, f64)) -> Vec<f64> {
-    if let Scale::Names(names) = scale {
-        return (0..names.len()).map(|place| place as f64).collect();
-    }
-    let mut step = ((high - low) / MAX_TICKS).max(1e-12);
-    let magnitude = 10f64.powf(step.log10().floor());
-    step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|nice| nice * magnitude).find(|nice| *nice >= step).unwrap_or(step);
-    if matches!(scale, Scale::Log | Scale::Count) {
-        step = step.max(1.0).round();
-    }
-    let first = (low / step).ceil() as i64;
-    let last = (high / step).floor() as i64;
-    (first..=last).map(|tick| tick as f64 * step).collect()
-}
-
-fn tick_label(scale: &Scale, place: f64) -> String {
-    match scale {
-        Scale::Log => power_of_ten(place.round() as i64),
-        Scale::Names(names) => names.get(place.round() as usize).cloned().unwrap_or_default(),
-        Scale::Count => format!("{place:.0}"),
-        Scale::Linear if place.abs() >= 1e4 => significant(place, 3),
-        Scale::Linear => {
-            let text = format!("{place:.4}");
-            text.trim_end_matches('0').trim_end_matches('.').to_owned()
-        }
-    }
 }
 
 #[cfg(test)]
@@ -469,21 +324,14 @@ mod tests {
 
     fn chart(line: Line) -> Chart {
         Chart {
-            title: "Gradient".to_owned(),
-            subtitle: String::new(),
+            heading: Heading { title: "Gradient".to_owned(), subtitle: String::new() },
             x: Axis { label: "layer".to_owned(), scale: Scale::Count },
             y: Axis { label: "norm".to_owned(), scale: Scale::Log },
             legend: vec!["relu".to_owned()],
-            styles: None,
+            styles: Vec::new(),
+            level: None,
             panels: vec![Panel { title: String::new(), lines: vec![line] }],
         }
-    }
-
-    #[test]
-    fn ticks_of_a_log_axis_are_whole_decades_and_of_a_linear_one_round_numbers() {
-        assert_eq!(ticks(&Scale::Log, (-12.0, 0.0)), [-12.0, -10.0, -8.0, -6.0, -4.0, -2.0, 0.0]);
-        assert_eq!(ticks(&Scale::Linear, (0.0, 1.03)), [0.0, 0.2, 0.4, 0.600_000_000_000_000_1, 0.8, 1.0]);
-        assert_eq!(ticks(&Scale::Count, (0.9, 2.1)), [1.0, 2.0]);
     }
 
     #[test]
@@ -498,5 +346,29 @@ mod tests {
             assert!(marked.contains(text) && !plain.contains(text));
         }
         assert!(plain.contains("10⁻⁴") && plain.contains("layer") && plain.contains("relu"));
+    }
+
+    #[test]
+    fn a_level_beyond_all_points_is_within_the_axis_and_named() {
+        let point = Point { x: 1.0, y: 1.0, low: 1.0, high: 1.0 };
+        let mut chart = chart(Line { points: vec![point], ..Line::default() });
+        chart.level = Some((1e-5, "threshold".to_owned()));
+        let (low, high) = chart.y_range();
+        assert!(low <= -5.0 && high >= 0.0, "{low} {high}");
+        assert!(chart.to_svg().expect("draws").contains("threshold"));
+    }
+
+    #[test]
+    fn entries_of_a_legend_of_14_names_do_not_overlap() {
+        let mut chart = chart(Line::default());
+        chart.legend = (0..14).map(|number| format!("activation number {number}")).collect();
+        chart.styles = vec![(Style::Solid, "first".to_owned()), (Style::Dashed, "last".to_owned())];
+        let places = chart.legend_places(640);
+        assert_eq!(places.len(), 16);
+        for pair in places.windows(2) {
+            let ((sample, name, (x, y)), (_, _, (next_x, next_y))) = (&pair[0], &pair[1]);
+            let end = x + sample.width() + text_width(name);
+            assert!(end <= 640 + 16 && (next_y > y || *next_x >= end), "{name}");
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! What people read: a table in the terminal and figures in SVG.
 
+mod axis;
+mod bars;
 mod chart;
+mod color;
 mod figures;
 mod format;
+mod heat_map;
+mod page;
 mod table;
 
 pub use figures::{FigureError, draw_figures};
