@@ -47,8 +47,9 @@ pub struct GradientRow {
     pub update_ratio: Option<f64>,
 }
 
-/// A row of `activations.csv`: one hidden layer at one step; with `probe.inputs` also the output layer, of which only
-/// the gradient with respect to its input is measured.
+/// A row of `activations.csv`: one hidden layer at one step; with `probe.inputs` also `output`, of which only the gradient
+/// with respect to its input is measured: to what the last hidden layer or the last block hands on. In a convolutional network
+/// every pixel of a channel is a unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ActivationRow {
     /// The run.
@@ -64,7 +65,7 @@ pub struct ActivationRow {
     /// Euclidean norm of the delta over all examples and units, of the loss that is a mean over the batch.
     pub delta_l2: Option<f64>,
     /// Euclidean norm, over units, of the mean over the batch of each example's delta: the norm of the bias
-    /// gradient, Nielsen's learning speed.
+    /// gradient (but for convolutions, whose biases belong to channels), Nielsen's learning speed.
     pub mean_delta_l2: Option<f64>,
     /// Euclidean norm, over examples and units, of the gradient with respect to the layer's input; empty unless
     /// `probe.inputs` asks for it.
@@ -94,7 +95,8 @@ pub struct UnitRow {
     pub layer: String,
     /// The unit, from 0.
     pub unit: usize,
-    /// The mean over the batch of each example's delta: the gradient of the unit's bias. Empty if not finite.
+    /// The mean over the batch of each example's delta: the gradient of the unit's bias, but for convolutions. Empty if not
+    /// finite.
     pub mean_delta: Option<f64>,
 }
 

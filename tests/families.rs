@@ -552,11 +552,11 @@ fn the_mean_deltas_of_units_make_up_that_of_their_layer_and_rows_are_norms_of_el
     }
 }
 
-/// What running statistics are after another batch: they start from mean 0 and variance 1.
+/// What running statistics are after another batch: those of the first batch are taken whole.
 fn absorb(running: &mut Statistics, batch: Statistics, share: f64) {
     for (path, (means, variances)) in batch {
         let channels = means.len();
-        let (mean, variance) = running.entry(path).or_insert_with(|| (vec![0.0; channels], vec![1.0; channels]));
+        let (mean, variance) = running.entry(path).or_insert_with(|| (means.clone(), variances.clone()));
         for channel in 0..channels {
             mean[channel] += share * (means[channel] - mean[channel]);
             variance[channel] += share * (variances[channel] - variance[channel]);

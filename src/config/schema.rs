@@ -126,7 +126,9 @@ impl RunConfig {
             let problem = format!("must be from 1 to the {examples} examples that are trained on, or \"full\"");
             return Some(Violation { key: "training.batch_size", problem, mend: mend() });
         }
-        (batch_size == 1 && self.network.norm == Norm::Batch).then(|| {
+        // The pixels of a convolutional network are a batch by themselves.
+        let has_one_value = batch_size == 1 && self.network.kind != NetworkKind::Convolutional;
+        (has_one_value && self.network.norm == Norm::Batch).then(|| {
             let problem = "must be at least 2 with batch norm, which would make 0 of a single example";
             let other = "`network.norm = \"layer\"`";
             let mend = if possible == 1 { format!("set {other}") } else { format!("{}, or {other}", mend()) };

@@ -89,14 +89,8 @@ pub fn normalized_backward(
     axes: &[usize],
 ) -> Option<(Primitive, Primitive, Primitive)> {
     let (elements, [rows, columns]) = matrix(x, axes)?;
-    let contiguous;
-    let gradient = match gradient.as_slice::<f32>() {
-        Some(gradient) => gradient,
-        None => {
-            contiguous = gradient.to_contiguous();
-            contiguous.as_slice::<f32>()?
-        }
-    };
+    let gradient = if gradient.is_contiguous() { gradient.clone() } else { gradient.to_contiguous() };
+    let gradient = gradient.as_slice::<f32>()?;
     let gamma = gamma.as_slice::<f32>()?;
     let [mean, deviation] = [mean.as_slice::<f32>()?, deviation.as_slice::<f32>()?];
     let inverse: Vec<f32> = deviation.iter().map(|deviation| 1.0 / deviation).collect();

@@ -327,7 +327,8 @@ impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
         axes: Vec<usize>,
     ) -> FloatTensor<Self> {
         let prepared = Normalization.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful();
-        let [x, gamma, beta, mean, deviation] = [x, gamma, beta, mean, deviation].map(|tensor| tensor.into_primitive());
+        let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
+        let (mean, deviation) = (mean.into_primitive(), deviation.into_primitive());
         match prepared {
             OpsKind::Tracked(prepared) => {
                 let y = B::normalized(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), axes.clone());
@@ -429,7 +430,7 @@ mod tests {
     #[test]
     fn fused_and_stock_batch_norm_agree() {
         let (x, gradient) = (primitive(3, 13, 37), primitive(8, 13, 37));
-        let vector = |seed| as_vector(primitive(seed, 1, 37));
+        let vector = |seed| as_vector(&primitive(seed, 1, 37));
         let (gamma, beta) = (vector(5), vector(6));
         let axes = [0];
         let (mean, variance) = stock_moments::<Flex>(x.clone(), &axes);
@@ -448,7 +449,7 @@ mod tests {
         assert_close(fused.2, stock.2);
     }
 
-    fn as_vector(row: Primitive) -> Primitive {
+    fn as_vector(row: &Primitive) -> Primitive {
         let units = row.shape().num_elements();
         row.reshape(Shape::new([units]))
     }
@@ -463,17 +464,17 @@ mod tests {
         };
         for axes in [vec![0], vec![1]] {
             let leaves = [leaf(1, 9, 6), leaf(2, 6, 7), leaf(3, 1, 7), leaf(4, 1, 7), leaf(5, 1, 7)];
-            let [x, weight, bias, gamma, beta] = leaves.clone();
-            let z = affine(x, weight, Some(bias.reshape([7])));
-            let y = normalize(z, gamma.reshape([7]), beta.reshape([7]), 1e-3, axes.clone()).output;
+            let [input, weight, bias, gamma, beta] = leaves.clone();
+            let sum = affine(input, weight, Some(bias.reshape([7])));
+            let y = normalize(sum, gamma.reshape([7]), beta.reshape([7]), 1e-3, axes.clone()).output;
             let y = activated(y, Activated::Tanh) + activated(leaves[0].clone(), Activated::Sigmoid).sum().unsqueeze();
             let fused = (y.clone() * y).sum();
 
-            let [x, weight, bias, gamma, beta] = leaves.clone();
-            let z = x.matmul(weight) + bias;
-            let mean = z.clone().mean_dim(axes[0]);
-            let variance = (z.clone() - mean.clone()).square().mean_dim(axes[0]);
-            let y = ((z - mean) / (variance + 1e-3).sqrt() * gamma + beta).tanh()
+            let [input, weight, bias, gamma, beta] = leaves.clone();
+            let sum = input.matmul(weight) + bias;
+            let mean = sum.clone().mean_dim(axes[0]);
+            let variance = (sum.clone() - mean.clone()).square().mean_dim(axes[0]);
+            let y = ((sum - mean) / (variance + 1e-3).sqrt() * gamma + beta).tanh()
                 + burn::tensor::activation::sigmoid(leaves[0].clone()).sum().unsqueeze();
             let stock = (y.clone() * y).sum();
 

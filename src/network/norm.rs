@@ -49,7 +49,7 @@ impl Norm {
             return self.forward_with(running, x);
         }
         let dims = x.dims();
-        let stays = if is_batch_norm { 1 } else { 0 };
+        let stays = usize::from(is_batch_norm);
         let axes = (0..D).filter(|axis| *axis != stays).collect();
         let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes);
         if is_batch_norm {

@@ -264,11 +264,13 @@ fn layer_of(parameter: &str) -> &str {
     parameter.match_indices('.').nth(parts - 1).map_or(parameter, |(end, _)| &parameter[..end])
 }
 
-/// Gives the layers their numbers in the order in which the network names them.
+/// Gives the layers their numbers in the order in which the network names them. What ends a network of pre-activation blocks
+/// counts with the output layer, so that layers have the same numbers in every file.
 fn number_layers(gradients: &mut [GradientHeader]) {
     let mut index = 0;
     for place in 1..gradients.len() {
-        if gradients[place].row.layer != gradients[place - 1].row.layer {
+        let before = &gradients[place - 1].row.layer;
+        if gradients[place].row.layer != *before && before != "end" {
             index += 1;
         }
         gradients[place].row.layer_index = index;
