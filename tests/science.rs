@@ -2,34 +2,10 @@
 
 #![cfg(feature = "flex")]
 
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
+mod experiment;
 
-use gradmark::analysis::{RunSummary, geometric_mean, summarize};
-use gradmark::config::Source;
-use gradmark::plan::{Plan, plan};
-use gradmark::schema::RunRows;
-use gradmark::{data, device, train};
-
-fn load(config: &str, overrides: &[&str]) -> Plan {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(config);
-    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    plan(&Source::load(&path, &overrides).expect("a valid config"), "flex").expect("a valid config")
-}
-
-fn run_all(plan: &Plan) -> Vec<(RunSummary, RunRows)> {
-    let adapter = device::find("flex".parse().expect("a name")).expect("compiled in");
-    let device = device::open(&adapter).expect("opens");
-    let stop = AtomicBool::new(false);
-    let control = train::Control { stop: &stop, progress: &|_, _| {} };
-    let run = |spec: &gradmark::plan::RunSpec| {
-        let mut rows = RunRows::default();
-        let dataset = data::load(&spec.config, spec.seed);
-        let status = train::run(spec, &dataset, &device, &mut rows, &control).expect("runs");
-        (summarize(&spec.run_id, spec.levels.clone(), spec.seed, status, &rows), rows)
-    };
-    plan.runs.iter().map(run).collect()
-}
+use experiment::{load, run_all};
+use gradmark::plan::Plan;
 
 /// The main job at its depths 8 and 16, one seed.
 #[test]
@@ -50,37 +26,6 @@ fn deep_sigmoid_networks_stay_at_chance_and_relu_networks_train() {
             assert!((0.1..10.0).contains(&first), "{name}: first by last gradient {first}");
         }
     }
-}
-
-/// Nielsen, Neural Networks and Deep Learning, chapter 5: at initialization with weights from N(0, 1/n) and biases from
-/// N(0, 1), the norms of the mean deltas of neighbouring layers differ by a factor of .213; mean field theory says .2048.
-#[test]
-fn neighbouring_sigmoid_layers_learn_at_speeds_that_differ_by_a_factor_of_a_fifth() {
-    let plan = load(
-        "sigmoid_vs_relu.toml",
-        &[
-            "sweep.cases=[{name = \"nielsen\", network.activation = \"sigmoid\", network.weight_init = \"lecun\"}]",
-            "network.depth=4",
-            "network.width=30",
-            "network.bias_init=normal",
-            "network.bias_std=1.0",
-            "training.batch_size=1000",
-            "training.epochs=1",
-            "experiment.seeds=20",
-            "throughput.samples=0",
-        ],
-    );
-    let ratios: Vec<f64> = run_all(&plan)
-        .iter()
-        .flat_map(|(_, rows)| {
-            let speeds: Vec<f64> =
-                rows.activations.iter().filter(|row| row.step == 0).filter_map(|row| row.mean_delta_l2).collect();
-            assert_eq!(speeds.len(), 4);
-            speeds.windows(2).map(|pair| pair[0] / pair[1]).collect::<Vec<f64>>()
-        })
-        .collect();
-    let ratio = geometric_mean(&ratios).expect("60 ratios");
-    assert!((0.17..=0.25).contains(&ratio), "{ratio}");
 }
 
 /// A plain sigmoid network of 1000 layers has no gradient that f32 can hold: it is recorded as zeros, not hidden.

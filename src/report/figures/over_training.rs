@@ -101,6 +101,10 @@ pub fn training_loss(layout: &Layout<'_>) -> Chart {
         }
         vec![gathered.log_line(group.color)]
     });
+    // A single epoch is no curve.
+    if chart.panels.iter().all(|panel| panel.lines.iter().all(|line| line.places() < 2)) {
+        chart.panels.clear();
+    }
     chart
 }
 
