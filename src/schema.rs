@@ -21,7 +21,7 @@ pub struct GradientRow {
     pub step: usize,
     /// The layer, from 0 at the input; the output layer is last.
     pub layer_index: usize,
-    /// The layer's path in the network: `hidden.3`.
+    /// The layer's path in the network: `stem`, `hidden.3`, `end` (which has the number of the output layer), `output`.
     pub layer: String,
     /// The parameter's path: `hidden.3.weight`.
     pub parameter: String,
@@ -29,7 +29,7 @@ pub struct GradientRow {
     pub time_step: Option<usize>,
     /// Elements of the parameter.
     pub element_count: usize,
-    /// Euclidean norm of the gradient; empty if an element is not finite.
+    /// Euclidean norm of the gradient, with the penalties and before clipping; empty if an element is not finite.
     pub grad_l2: Option<f64>,
     /// Root mean square of the gradient's elements; empty if one is not finite.
     pub grad_rms: Option<f64>,
@@ -41,15 +41,17 @@ pub struct GradientRow {
     pub nonfinite_count: u64,
     /// Euclidean norm of the parameter before the update; empty if not finite.
     pub weight_l2: Option<f64>,
-    /// Euclidean norm of the change that the update made; empty if not finite or if nothing is updated.
+    /// Euclidean norm of the change that the update made, weight decay included; empty if not finite or if nothing is
+    /// updated.
     pub update_l2: Option<f64>,
     /// `update_l2 / weight_l2`; empty if either is, or if the parameter is 0.
     pub update_ratio: Option<f64>,
 }
 
-/// A row of `activations.csv`: one hidden layer at one step; with `probe.inputs` also `output`, of which only the gradient
-/// with respect to its input is measured: to what the last hidden layer or the last block hands on. In a convolutional network
-/// every pixel of a channel is a unit.
+/// A row of `activations.csv`: the stem or one hidden layer at one step; with `probe.inputs` also `output`, of which only the
+/// gradient with respect to its input is measured: to what the last hidden layer or the last block hands on. In a
+/// convolutional network every pixel of a channel is a unit. Activations are what normalization and activation function make
+/// together; linear layers have none: the stem, and the first layer of a convolutional network of pre-activation blocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ActivationRow {
     /// The run.
@@ -74,15 +76,16 @@ pub struct ActivationRow {
     pub activation_mean: Option<f64>,
     /// Standard deviation of the activations over examples and units.
     pub activation_std: Option<f64>,
-    /// Fraction of the activations in a flat part: sigmoid outside .05 to .95, tanh outside -.9 to .9, ReLU at 0, ELU,
-    /// SELU and softplus within a twentieth of their lower limit; empty for functions without a flat part.
+    /// Fraction of the activations in a flat part: sigmoid outside .05 to .95, tanh outside -.9 to .9, ReLU at 0, ELU and
+    /// SELU within a twentieth of their lower limit, softplus where its slope is at most .05; empty for functions without a
+    /// flat part.
     pub saturated_fraction: Option<f64>,
     /// Fraction of the units that are 0 for every example of the batch, for ReLU and its relatives (leaky ReLU, PReLU, ELU,
     /// SELU, GELU); empty for other functions.
     pub dead_fraction: Option<f64>,
 }
 
-/// A row of `units.csv`: one unit of a hidden layer at one step.
+/// A row of `units.csv`: one unit of the stem or of a hidden layer at one step; of maxout, one piece of a unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnitRow {
     /// The run.
@@ -156,10 +159,11 @@ pub struct StepRow {
     pub penalty: Option<f64>,
     /// The fraction of the examples that is classified correctly; empty in `train` rows.
     pub accuracy: Option<f64>,
-    /// The learning rate of the update; empty in evaluations.
+    /// The learning rate of the update; empty in evaluations and where nothing is updated.
     pub learning_rate: Option<f64>,
     /// Norm of all gradients as one vector, before clipping; empty at steps that the probe left out, but with
-    /// `training.clipping = "global_norm"`, which needs it at every step. The same holds for the other three.
+    /// `training.clipping = "global_norm"`, which needs it at every step. The same holds for the other three. Without clipping
+    /// it is measured only with `probe.parameters`.
     pub grad_l2_before_clip: Option<f64>,
     /// The same after clipping; empty without clipping.
     pub grad_l2_after_clip: Option<f64>,

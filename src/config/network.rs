@@ -67,7 +67,8 @@ pub struct NetworkConfig {
     /// Hidden layers in a residual block, 1 or 2. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_layers: Option<usize>,
-    /// Where the activation function stands in a residual block. Default: `pre_activation`.
+    /// Where the activation function stands in a residual block. Default: `pre_activation`, of a convolutional network
+    /// `post_activation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_order: Option<BlockOrder>,
     /// A factor on the branch of a residual block. Default: 1.

@@ -52,7 +52,8 @@ pub struct TrainingConfig {
     /// Default: 0.
     #[serde(default)]
     pub weight_decay: f64,
-    /// Examples a step, or `full` for the whole training split. Default: 32, or the one example of `single`.
+    /// Examples a step, or `full` for the whole training split, which `gaussian` does not have: there it is the default.
+    /// Default: 32, or the one example of `single`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<BatchSize>,
     /// Passes over the training split. Either this or `steps`.

@@ -1,4 +1,4 @@
-//! Batch norm on the CPU, each pass over the batch once.
+//! Batch norm on the CPU, without tensors in between.
 //!
 //! Rows are examples, so that the inner loops run over units, which lie side by side. One thread does it all: the rows of
 //! the networks that this is for fit into a core's cache.
