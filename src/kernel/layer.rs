@@ -205,7 +205,7 @@ impl LayerOps for burn::backend::Flex {
 impl LayerOps for burn::backend::NdArray {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl LayerOps for burn::backend::CubeBackend {}
+impl LayerOps for burn_cubecl::CubeBackend {}
 
 #[derive(Debug)]
 struct Product;
