@@ -639,7 +639,7 @@ fn a_run_that_was_made_before_the_sweep_grew_keeps_its_place_in_the_table() {
 fn end_in_the_second_run(signal: &str) -> (tempfile::TempDir, std::process::ExitStatus, String) {
     let dir = temporary();
     let config = SMALL
-        .replace("epochs = 1", "steps = 20")
+        .replace("epochs = 2", "steps = 20")
         .replace("network.activation = [\"sigmoid\", \"relu\"]", "training.steps = [20, 10000000]")
         .replace("steps = 20\n[thr", "momentum = 0.5\n[thr")
         .replace("[network]", "[network]\nactivation = \"relu\"");

@@ -16,6 +16,8 @@ pub struct RunSummary {
     pub seed: u64,
     /// How it ended.
     pub status: RunStatus,
+    /// Whether it made any update.
+    pub is_trained: bool,
     /// Loss on the training split after training; empty if the run diverged.
     pub train_loss: Option<f64>,
     /// Accuracy on the training split after training.
@@ -149,6 +151,7 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
         run_id: run_id.to_owned(),
         levels,
         seed,
+        is_trained: rows.steps.iter().any(|row| row.learning_rate.is_some()),
         train_loss: train.and_then(|row| row.loss),
         train_accuracy: train.and_then(|row| row.accuracy),
         test_loss: test.and_then(|row| row.loss),

@@ -82,6 +82,11 @@ impl RunConfig {
         }
     }
 
+    /// Whether there is a split to evaluate the network on: a linear probe has no right and wrong.
+    pub fn is_evaluated(&self) -> bool {
+        self.data.has_classes() && self.training.loss != Loss::LinearProbe
+    }
+
     /// The first value that is not allowed, in the order of the sections.
     pub(super) fn violation(&self) -> Option<Violation> {
         self.data
@@ -118,6 +123,11 @@ impl RunConfig {
         let batch_size = self.batch_size();
         let possible = if self.data.set == DataSet::Gaussian { MAX_EXAMPLES } else { examples };
         let mend = || format!("set `training.batch_size = {}`, for example", possible.min(DEFAULT_BATCH_SIZE));
+        if self.data.set == DataSet::Gaussian && self.training.batch_size == Some(BatchSize::Full) {
+            let problem =
+                "must be a number with `data.set = \"gaussian\"`, which draws as many examples as a batch has";
+            return Some(Violation { key: "training.batch_size", problem: problem.to_owned(), mend: mend() });
+        }
         if self.data.set == DataSet::Gaussian && !(1..=MAX_EXAMPLES).contains(&batch_size) {
             let problem = format!("must be from 1 to {MAX_EXAMPLES} examples");
             return Some(Violation { key: "training.batch_size", problem, mend: mend() });

@@ -324,7 +324,17 @@ impl TrainingConfig {
     fn penalty_violation(&self) -> Option<Violation> {
         let penalties =
             [("training.l1", self.l1), ("training.l2", self.l2), ("training.weight_decay", self.weight_decay)];
-        let (key, _) = penalties.into_iter().find(|(_, factor)| !(factor.is_finite() && *factor >= 0.0))?;
+        let wrong = penalties.into_iter().find(|(_, factor)| !(factor.is_finite() && *factor >= 0.0));
+        let Some((key, _)) = wrong else {
+            let flips = self.learning_rate() * self.weight_decay >= 1.0;
+            return flips.then(|| {
+                violation(
+                    "training.weight_decay",
+                    "times the learning rate must be below 1: every update would turn the weights' signs",
+                    "set `training.weight_decay = 0.01`, for example",
+                )
+            });
+        };
         Some(Violation {
             key,
             problem: "must be a finite number of at least 0".to_owned(),

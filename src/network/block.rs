@@ -25,7 +25,6 @@ pub(super) fn chain<'a, const D: usize, L: Layer<D> + 'a>(
         x = pass.enter(|| path(index), x);
         let z = pass.pre_activation(layer.affine(x));
         x = layer.shape(z, pass);
-        pass.activation(&x);
     }
     x
 }
@@ -50,20 +49,16 @@ pub(super) fn residual<const D: usize, L: Layer<D>>(
         match form.order {
             BlockOrder::PreActivation => {
                 let a = layer.shape(branch, pass);
-                pass.activation(&a);
                 branch = pass.pre_activation(layer.affine(a));
             }
             BlockOrder::PostActivation if place + 1 == layers.len() => {
                 let z = pass.pre_activation(layer.affine(branch));
                 let branch = layer.normalize(z, pass);
-                let a = layer.activate(shortcut(x) + scaled(branch));
-                pass.activation(&a);
-                return a;
+                return layer.activate(shortcut(x) + scaled(branch), pass);
             }
             BlockOrder::PostActivation | BlockOrder::ActivationBeforeAddition => {
                 let z = pass.pre_activation(layer.affine(branch));
                 branch = layer.shape(z, pass);
-                pass.activation(&branch);
             }
         }
     }

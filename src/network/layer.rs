@@ -31,9 +31,11 @@ pub trait Layer<const D: usize> {
         }
     }
 
-    /// The activation function without normalization.
-    fn activate(&self, z: Tensor<D>) -> Tensor<D> {
-        activate(self.shaping().function, self.slope(), z)
+    /// The activation function without normalization; what comes out of it is what the probe sees.
+    fn activate(&self, z: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        let a = activate(self.shaping().function, self.slope(), z);
+        pass.activation(&a);
+        a
     }
 
     /// Normalization and activation function, or the other way round.
@@ -41,10 +43,10 @@ pub trait Layer<const D: usize> {
         match self.shaping().norm_place {
             NormPlace::BeforeActivation => {
                 let z = self.normalize(z, pass);
-                self.activate(z)
+                self.activate(z, pass)
             }
             NormPlace::AfterActivation => {
-                let a = self.activate(z);
+                let a = self.activate(z, pass);
                 self.normalize(a, pass)
             }
         }

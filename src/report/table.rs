@@ -65,7 +65,7 @@ fn outcome_cells(configuration: &Configuration<'_>) -> Vec<String> {
     let mean_of = |value: fn(&RunSummary) -> Option<f64>, digits| {
         mean(&configuration.values(value)).map_or_else(String::new, |value| significant(value, digits))
     };
-    let is_trained = configuration.runs.iter().any(|run| run.train_loss.is_some()) || configuration.diverged() > 0;
+    let is_trained = configuration.runs.iter().any(|run| run.is_trained);
     // After training `decades` says the same; at initialization this is what theory predicts.
     let delta_rate = configuration.delta_rate().filter(|_| !is_trained);
     vec![

@@ -80,7 +80,7 @@ pub fn run(
 
     for step in 0..steps {
         let epoch = step / steps_per_epoch;
-        if step.is_multiple_of(steps_per_epoch) && config.data.has_classes() {
+        if step.is_multiple_of(steps_per_epoch) && config.is_evaluated() {
             let result = evaluate(&network, workload.test_split(), config.training.loss);
             probe.keep_evaluation(step, epoch, StepPhase::TestSplit, result);
         }
@@ -107,7 +107,7 @@ pub fn run(
     }
     let epoch = steps / steps_per_epoch;
     let splits = [(StepPhase::TrainSplit, workload.train_split()), (StepPhase::TestSplit, workload.test_split())];
-    for (phase, split) in splits.into_iter().filter(|_| config.data.has_classes()) {
+    for (phase, split) in splits.into_iter().filter(|_| config.is_evaluated()) {
         let result = evaluate(&network, split, config.training.loss);
         probe.keep_evaluation(steps, epoch, phase, result);
     }

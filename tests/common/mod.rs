@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 #[allow(dead_code)] // Not every test file needs it.
-/// A config that takes a fraction of a second: two networks, one seed.
+/// A config that takes a fraction of a second: two networks, one seed, two epochs.
 pub const SMALL: &str = r#"
 [experiment]
 name = "small"
@@ -16,7 +16,7 @@ weight_init = "xavier"
 [training]
 learning_rate = 0.1
 batch_size = 64
-epochs = 1
+epochs = 2
 [throughput]
 samples = 2
 sample_ms = 1

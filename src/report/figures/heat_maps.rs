@@ -58,6 +58,11 @@ fn dead_fractions(run: &RunRecord) -> Vec<Measured> {
         return Vec::new();
     }
     let measured = |row: &ActivationRow| {
+        // A linear layer has no activations, and is not one whose activations are not finite.
+        let is_linear = row.dead_fraction.is_none() && row.activation_mean.is_none() && row.delta_l2.is_some();
+        if is_linear {
+            return None;
+        }
         Some(Measured { step: row.step, layer: hidden_number(&row.layer)?, value: row.dead_fraction })
     };
     rows().filter_map(measured).collect()

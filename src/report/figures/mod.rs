@@ -241,7 +241,10 @@ mod tests {
         let mut row = step_row(0, Some(3.0));
         row.grad_l2_after_clip = Some(1.0);
         run.rows.steps = vec![row];
-        // The row has no loss: training loss is not finite there.
+        assert_eq!(drawn(&[run.clone()]), ["clipping"]);
+        // Two epochs are a curve. The rows have no loss: training loss is not finite there.
+        let next = StepRow { step: 1, epoch: 1, ..run.rows.steps[0].clone() };
+        run.rows.steps.push(next);
         assert_eq!(drawn(&[run]), ["clipping", "training_loss"]);
     }
 
