@@ -135,7 +135,7 @@ fn assert_agreement(device: &str, experiment: &Experiment, floor: f64) {
                 };
                 let difference = (a - b).abs();
                 assert!(difference <= 1e-3 * a.abs() + floor * scale + 1e-15, "{}: {b}, on flex {a}", place());
-                largest = largest.max(difference / a.abs().max(floor * scale).max(1e-12));
+                largest = largest.max(difference / (a.abs() + 1e3 * floor * scale).max(1e-12));
             }
         }
     }
