@@ -120,8 +120,8 @@ pub struct LinkRow {
     /// w phi'(z), in f64 on the host.
     pub factor: f64,
     /// The product of the factors from this link to the last one: the gradient of the output with respect to this link's
-    /// input, in f64 on the host.
-    pub product: f64,
+    /// input, in f64 on the host. Empty if it leaves f64.
+    pub product: Option<f64>,
     /// The factor as the device has it: its gradient with respect to this link's input by that with respect to the next
     /// one's. Empty if not finite.
     pub factor_on_device: Option<f64>,

@@ -350,7 +350,7 @@ fn chains_that_are_no_chains_of_single_neurons_are_refused() {
     refused_chain(
         &["training.batch_size = 2"],
         "training.batch_size",
-        &["1 examples", "set `training.batch_size = 1`"],
+        &["must be 1 for the one input", "set `training.batch_size = 1`"],
     );
 }
 

@@ -134,6 +134,12 @@ fn deltas_change_a_layer_as_mean_field_theory_says() {
         case("ReLU 2", &["network.weight_init = \"he\""]),
         case("leaky ReLU 1.5", &["network.activation = \"leaky_relu\"\nnetwork.slope = 0.3", &scale(1.5)]),
         case("ELU 1.55052", &["network.activation = \"elu\"", &scale(1.55052)]),
+        // On the edge of chaos.
+        case("tanh 1.76095, .05", &[tanh, BIAS_05, &scale(1.76095)]),
+        case(
+            "tanh 2.50513, .3",
+            &[tanh, "network.bias_init = \"normal\"\nnetwork.bias_std = 0.5477226", &scale(2.50513)],
+        ),
     ];
     assert_rates(
         &mean_field(16, 300, 30, &cases.concat()),
@@ -147,6 +153,8 @@ fn deltas_change_a_layer_as_mean_field_theory_says() {
             ("ReLU 2", 1.0, 0.02),
             ("leaky ReLU 1.5", (1.5 * 1.09 / 2.0_f64).sqrt(), 0.02),
             ("ELU 1.55052", 1.0178, 0.02),
+            ("tanh 1.76095, .05", 1.0, 0.02),
+            ("tanh 2.50513, .3", 1.0, 0.02),
         ],
     );
 }

@@ -4,6 +4,9 @@
 
 mod experiment;
 
+use std::fs;
+use std::path::Path;
+
 use experiment::{load, parse, run_all};
 use gradmark::plan::Plan;
 use gradmark::schema::{GradientRow, RunRows, RunStatus, StepPhase, StepRow};
@@ -180,4 +183,32 @@ fn a_residual_network_of_1000_layers_with_batch_norm_learns() {
     assert_eq!(summary.status, RunStatus::Complete);
     assert!(summary.test_accuracy.expect("evaluated") > 0.6, "{:?}", summary.test_accuracy);
     assert!(rows.gradients.iter().all(|row| row.nonfinite_count == 0 && row.grad_l2.is_some_and(|norm| norm > 0.0)));
+}
+
+/// Every config opens with the question that it answers, and results/README.md has the answer.
+#[test]
+fn every_config_is_valid_opens_with_its_question_and_has_an_answer() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let answers = fs::read_to_string(root.join("results/README.md")).expect("readable");
+    let mut count = 0;
+    for entry in fs::read_dir(root.join("configs")).expect("a folder of configs") {
+        let path = entry.expect("an entry").path();
+        let file = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let plan = load(&file, &[]);
+        assert!(!plan.runs.is_empty(), "{file}");
+        assert_eq!(format!("{}.toml", plan.experiment), file);
+        let text = fs::read_to_string(&path).expect("readable");
+        let opening: String =
+            text.lines().take_while(|line| *line != "#").collect::<Vec<_>>().join(" ").replace('#', "");
+        let words = |text: &str| text.split_whitespace().take(4).map(str::to_owned).collect::<Vec<String>>();
+        assert_eq!(words(&opening), words(&plan.question), "{file}");
+        if file != "smoke.toml" {
+            assert!(
+                answers.contains(&format!("| `{}` | {} |", plan.experiment, plan.question)),
+                "{file} has no answer"
+            );
+        }
+        count += 1;
+    }
+    assert!(count >= 13, "the configs were not found");
 }

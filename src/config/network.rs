@@ -458,7 +458,7 @@ impl NetworkConfig {
             }
             _ => {}
         }
-        if self.hidden_weights() > MAX_HIDDEN_WEIGHTS {
+        if self.hidden_weights(features) > MAX_HIDDEN_WEIGHTS {
             return Some(violation(
                 "network.width",
                 "makes, with this depth, a network of more than 2000000000 weights",
@@ -475,15 +475,16 @@ impl NetworkConfig {
         None
     }
 
-    /// Weights between hidden layers, of a convolutional network not more than this.
-    fn hidden_weights(&self) -> usize {
+    /// Weights up to the last hidden layer, of a convolutional network not more than this.
+    fn hidden_weights(&self, features: usize) -> usize {
         let width = self.width();
         let pieces = self.pieces.unwrap_or(1);
         let layer = match self.kind {
             NetworkKind::Convolutional => width.saturating_mul(width).saturating_mul(9 * 16),
             _ => width.saturating_mul(width),
         };
-        layer.saturating_mul(pieces).saturating_mul(self.depth - 1)
+        let first = width.saturating_mul(features);
+        layer.saturating_mul(self.depth - 1).saturating_add(first).saturating_mul(pieces)
     }
 
     fn activation_violation(&self) -> Option<Violation> {
@@ -523,18 +524,18 @@ impl NetworkConfig {
             _ => {}
         }
         if self.activation == Activation::Maxout {
-            if matches!(self.weight_init, WeightInit::Zero | WeightInit::Constant | WeightInit::Given) {
-                return Some(violation(
-                    "network.weight_init",
-                    "makes the pieces of maxout equal, so that it is linear",
-                    "set `network.weight_init = \"lecun\"`, for example",
-                ));
-            }
             if self.kind == NetworkKind::Chain {
                 return Some(violation(
                     "network.activation",
                     "maxout has several weights a neuron, and a chain has one",
                     "set `network.activation = \"sigmoid\"`, for example",
+                ));
+            }
+            if matches!(self.weight_init, WeightInit::Zero | WeightInit::Constant | WeightInit::Given) {
+                return Some(violation(
+                    "network.weight_init",
+                    "makes the pieces of maxout equal, so that it is linear",
+                    "set `network.weight_init = \"lecun\"`, for example",
                 ));
             }
             if self.has_shortcuts() && self.block_order() != BlockOrder::ActivationBeforeAddition {

@@ -59,6 +59,8 @@ pub(super) fn only_with(key: &'static str, other: &str, values: &[&str]) -> Viol
     }
 }
 
+/// The most numbers in a batch: 4 GB in f32.
+const MAX_INPUT_NUMBERS: usize = 1_000_000_000;
 /// The examples of a batch where the config does not say.
 const DEFAULT_BATCH_SIZE: usize = 32;
 
@@ -131,6 +133,18 @@ impl RunConfig {
         if self.data.set == DataSet::Gaussian && !(1..=MAX_EXAMPLES).contains(&batch_size) {
             let problem = format!("must be from 1 to {MAX_EXAMPLES} examples");
             return Some(Violation { key: "training.batch_size", problem, mend: mend() });
+        }
+        if self.data.features().saturating_mul(batch_size) > MAX_INPUT_NUMBERS {
+            let problem = format!("times `data.features` must be at most {MAX_INPUT_NUMBERS} numbers");
+            return Some(Violation { key: "training.batch_size", problem, mend: mend() });
+        }
+        if self.data.set == DataSet::Single && batch_size != 1 {
+            let problem = "must be 1 for the one input of `data.set = \"single\"`".to_owned();
+            return Some(Violation {
+                key: "training.batch_size",
+                problem,
+                mend: "set `training.batch_size = 1`, or remove it".to_owned(),
+            });
         }
         if !(1..=examples).contains(&batch_size) {
             let problem = format!("must be from 1 to the {examples} examples that are trained on, or \"full\"");

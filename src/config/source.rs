@@ -166,6 +166,9 @@ impl Source {
             return ConfigError::Value { origin, key: path, problem, value, mend };
         }
         let value = settings.get(&path).map_or_else(|| "a section".to_owned(), |setting| show(&setting.value));
+        // A list where one value stands is meant as a sweep.
+        let is_list = settings.get(&path).is_some_and(|setting| setting.value.is_array());
+        let mend = if is_list { format!("write `{path} = {value}` under [sweep] to run each of them") } else { mend };
         ConfigError::Value { origin: self.origin_of(settings, &path), key: path, problem, value, mend }
     }
 

@@ -19,7 +19,7 @@ pub struct Dense {
 impl Dense {
     /// Draws a layer; `path` names its streams of random numbers, such as `output`.
     pub fn init(config: &NetworkConfig, inputs: usize, outputs: usize, seed: u64, path: &str, device: &Device) -> Self {
-        let fan = Fan { inputs, units: outputs, hidden: None };
+        let fan = Fan { inputs, units: outputs, pieces: 1, hidden: None };
         let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
         let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
         Self {

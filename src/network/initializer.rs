@@ -3,6 +3,7 @@
 use burn::tensor::TensorData;
 use nalgebra::DMatrix;
 use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::config::{BiasInit, NetworkConfig, WeightInit};
@@ -13,22 +14,24 @@ use crate::seed;
 pub struct Fan {
     /// Inputs of a unit.
     pub inputs: usize,
-    /// Units. The pieces of maxout count one by one.
+    /// Units. The pieces of maxout count one by one, those of the first piece first.
     pub units: usize,
+    /// The pieces of maxout; 1 for other functions.
+    pub pieces: usize,
     /// The number of the layer among the hidden ones; nothing for others.
     pub hidden: Option<usize>,
 }
 
 /// Weights, `inputs` x `units`, row by row.
 pub fn weight(config: &NetworkConfig, fan: Fan, seed: u64, path: &str) -> Vec<f32> {
-    let (inputs, units) = (fan.inputs as f64, fan.units as f64);
+    let (inputs, outputs) = (fan.inputs as f64, (fan.units / fan.pieces) as f64);
     let scale = config.weight_scale();
     let count = fan.inputs * fan.units;
     let gaussian = |std: f64| normal(scale * std, count, seed, path);
     match config.weight_init {
         WeightInit::Normal => gaussian(config.weight_std.unwrap_or(1.0)),
         WeightInit::Lecun => gaussian((1.0 / inputs).sqrt()),
-        WeightInit::Xavier => gaussian((2.0 / (inputs + units)).sqrt()),
+        WeightInit::Xavier => gaussian((2.0 / (inputs + outputs)).sqrt()),
         WeightInit::He => gaussian((2.0 / inputs).sqrt()),
         WeightInit::Burn => uniform(scale / inputs.sqrt(), count, seed, path),
         WeightInit::Uniform => uniform(scale, count, seed, path),
@@ -78,17 +81,26 @@ fn uniform(limit: f64, count: usize, seed: u64, path: &str) -> Vec<f32> {
 
 /// The Q of the QR decomposition of a matrix of N(0, 1) numbers, with the signs of R's diagonal, which makes it uniformly
 /// distributed (Mezzadri 2007, "How to generate random matrices from the classical compact groups"). Of a matrix that is not
-/// square, the columns or rows are orthonormal, whichever are fewer.
+/// square, the columns or rows are orthonormal, whichever are fewer. Each piece of maxout has a matrix of its own.
 fn orthogonal(scale: f64, fan: Fan, seed: u64, path: &str) -> Vec<f32> {
-    let (long, short) = (fan.inputs.max(fan.units), fan.inputs.min(fan.units));
     let mut stream = seed::stream(seed, path);
-    let gaussian = DMatrix::<f64>::from_fn(long, short, |_, _| StandardNormal.sample(&mut stream));
+    let outputs = fan.units / fan.pieces;
+    let pieces: Vec<Vec<f32>> =
+        (0..fan.pieces).map(|_| orthogonal_matrix(scale, fan.inputs, outputs, &mut stream)).collect();
+    let row = |input: usize| pieces.iter().flat_map(move |piece| &piece[input * outputs..(input + 1) * outputs]);
+    (0..fan.inputs).flat_map(row).copied().collect()
+}
+
+/// `inputs` x `outputs`, row by row.
+fn orthogonal_matrix(scale: f64, inputs: usize, outputs: usize, stream: &mut ChaCha8Rng) -> Vec<f32> {
+    let (long, short) = (inputs.max(outputs), inputs.min(outputs));
+    let gaussian = DMatrix::<f64>::from_fn(long, short, |_, _| StandardNormal.sample(stream));
     let (mut q, r) = gaussian.qr().unpack();
     for (column, diagonal) in r.diagonal().iter().enumerate() {
         q.column_mut(column).scale_mut(diagonal.signum() * scale);
     }
     // nalgebra stores columns one after the other: a tall Q, read as it lies, is its transpose row by row.
-    let by_rows = if fan.inputs > fan.units { q.transpose() } else { q };
+    let by_rows = if inputs > outputs { q.transpose() } else { q };
     by_rows.as_slice().iter().map(|x| *x as f32).collect()
 }
 
@@ -107,7 +119,7 @@ mod tests {
     }
 
     fn fan(inputs: usize, units: usize) -> Fan {
-        Fan { inputs, units, hidden: Some(0) }
+        Fan { inputs, units, pieces: 1, hidden: Some(0) }
     }
 
     fn moments(values: &[f32]) -> (f64, f64) {
@@ -175,6 +187,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_piece_of_maxout_has_the_variance_of_a_layer_of_its_own() {
+        let fan = Fan { inputs: 40, units: 3 * 40, pieces: 3, hidden: Some(0) };
+        for (init, variance) in [(WeightInit::Orthogonal, 1.0 / 40.0), (WeightInit::Xavier, 2.0 / 80.0)] {
+            let values = weight(&config(init), fan, 5, "w");
+            assert!((moments(&values).1 / variance - 1.0).abs() < 0.06, "{init:?}: {}", moments(&values).1);
+        }
+        let values = weight(&config(WeightInit::Orthogonal), fan, 5, "w");
+        let entry = |piece: usize, row: usize, column: usize| f64::from(values[row * 120 + piece * 40 + column]);
+        for piece in 0..3 {
+            let product = |i: usize, j: usize| (0..40).map(|k| entry(piece, i, k) * entry(piece, j, k)).sum::<f64>();
+            assert!((product(7, 7) - 1.0).abs() < 1e-6 && product(7, 8).abs() < 1e-6, "piece {piece}");
+        }
+        assert!((entry(0, 0, 0) - entry(1, 0, 0)).abs() > 1e-6, "the pieces are equal");
     }
 
     /// A uniformly distributed orthogonal matrix has no preferred sign; without the correction the diagonal of Q does.

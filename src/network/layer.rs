@@ -142,7 +142,7 @@ impl DenseLayer {
     pub(super) fn init(config: &NetworkConfig, size: Size, seed: u64, path: &str, device: &Device) -> Self {
         let shaping = Shaping::new(config);
         let units = size.units(shaping.function);
-        let fan = Fan { inputs: size.inputs, units, hidden: Some(size.index) };
+        let fan = Fan { inputs: size.inputs, units, pieces: shaping.function.pieces, hidden: Some(size.index) };
         let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
         let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
         Self {
@@ -209,7 +209,12 @@ impl ConvLayer {
     ) -> Self {
         let shaping = Shaping::new(config);
         let units = size.units(shaping.function);
-        let fan = Fan { inputs: size.inputs * KERNEL_PIXELS, units, hidden: Some(size.index) };
+        let fan = Fan {
+            inputs: size.inputs * KERNEL_PIXELS,
+            units,
+            pieces: shaping.function.pieces,
+            hidden: Some(size.index),
+        };
         let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
         let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
         // Drawn as [inputs x 9, units]; a kernel holds the numbers of one unit one after the other.

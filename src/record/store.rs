@@ -460,7 +460,7 @@ mod tests {
             bias: 0.0,
             pre_activation: 0.0,
             factor: 0.0,
-            product: 0.0,
+            product: Some(0.0),
             factor_on_device: None,
             product_on_device: None,
         };

@@ -66,8 +66,7 @@ fn outcome_cells(configuration: &Configuration<'_>) -> Vec<String> {
         mean(&configuration.values(value)).map_or_else(String::new, |value| significant(value, digits))
     };
     let is_trained = configuration.runs.iter().any(|run| run.is_trained);
-    // After training `decades` says the same; at initialization this is what theory predicts.
-    let delta_rate = configuration.delta_rate().filter(|_| !is_trained);
+    let delta_rate = configuration.delta_rate();
     vec![
         mean_and_spread(&configuration.values(|run| run.train_loss), 1.0, ""),
         mean_and_spread(&configuration.values(|run| run.test_accuracy), 100.0, " %"),

@@ -47,7 +47,7 @@ pub fn measure(run_id: &str, workload: &Workload) -> Result<Vec<LinkRow>, ReadEr
         bias: biases[link],
         pre_activation: exact.pre_activation,
         factor: exact.factor,
-        product: exact.product,
+        product: finite(exact.product),
         factor_on_device: finite(products[link] / products[link + 1]),
         product_on_device: finite(products[link]),
     };

@@ -182,7 +182,7 @@ mod tests {
             bias: 0.0,
             pre_activation: 0.0,
             factor,
-            product: 1.0,
+            product: Some(1.0),
             factor_on_device,
             product_on_device: None,
         }
