@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// A row of `gradients.csv`: one parameter at one step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GradientRow {
     /// The run.
     pub run_id: String,
@@ -52,7 +52,7 @@ pub struct GradientRow {
 /// gradient with respect to its input is measured: to what the last hidden layer or the last block hands on. In a
 /// convolutional network every pixel of a channel is a unit. Activations are what normalization and activation function make
 /// together; linear layers have none: the stem, and the first layer of a convolutional network of pre-activation blocks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ActivationRow {
     /// The run.
     pub run_id: String,
@@ -86,7 +86,7 @@ pub struct ActivationRow {
 }
 
 /// A row of `units.csv`: one unit of the stem or of a hidden layer at one step; of maxout, one piece of a unit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UnitRow {
     /// The run.
     pub run_id: String,
@@ -105,7 +105,7 @@ pub struct UnitRow {
 
 /// A row of `chain.csv`: one link of a chain of single neurons, a = phi(z), z = w a' + b. The gradient of the chain's
 /// output with respect to its input is the product of the factors w phi'(z) of all links.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkRow {
     /// The run.
     pub run_id: String,
@@ -130,10 +130,11 @@ pub struct LinkRow {
 }
 
 /// What a row of `steps.csv` was computed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepPhase {
     /// The step's mini-batch, before the update.
+    #[default]
     Train,
     /// The whole training split, after training.
     TrainSplit,
@@ -142,7 +143,7 @@ pub enum StepPhase {
 }
 
 /// A row of `steps.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRow {
     /// The run.
     pub run_id: String,

@@ -190,21 +190,16 @@ impl GlobalNorm {
 /// The norm of all gradients as one vector; not a number if an element is not finite. Nothing waits for the device.
 pub fn global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     #[cfg(feature = "flex")]
-    if let Some(readings) = fused(gradients, super::flex::gradient_summary) {
-        let summaries: Vec<GradientSummary> = readings
-            .iter()
-            .map(|reading| match reading {
-                Reading::Host(values) => GradientSummary::from_reading(values),
-                Reading::Device(_) => unreachable!("the fused form leaves its numbers on the host"),
-            })
-            .collect();
+    if let Some(summaries) = gradients.iter().map(super::flex::gradient_summary).collect::<Option<Vec<_>>>() {
         return GlobalNorm::Host(host_global_norm(&summaries));
     }
     stock_global_norm(gradients)
 }
 
 #[cfg(feature = "flex")]
-fn host_global_norm(summaries: &[GradientSummary]) -> Norm {
+fn host_global_norm(summaries: &[Vec<f64>]) -> Norm {
+    let summaries: Vec<GradientSummary> =
+        summaries.iter().map(|values| GradientSummary::from_reading(values)).collect();
     if summaries.iter().any(|summary| summary.nonfinite > 0) {
         return norm(f64::NAN, f64::NAN);
     }
@@ -216,17 +211,16 @@ fn host_global_norm(summaries: &[GradientSummary]) -> Norm {
 
 /// [`global_norm`] with the operations of any device.
 pub fn stock_global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
-    let parts: Vec<Tensor<1>> = gradients.iter().map(|gradient| stock_norm(gradient.clone())).collect();
-    let count = parts.len();
-    if count == 1 {
-        return GlobalNorm::Device(parts.into_iter().next().unwrap_or_else(|| unreachable!("one part")));
+    if let [gradient] = gradients {
+        return GlobalNorm::Device(stock_norm(gradient.clone()));
     }
+    let count = gradients.len();
+    let parts = gradients.iter().map(|gradient| stock_norm(gradient.clone())).collect();
     let parts = Tensor::cat(parts, 0).reshape([count, 2]);
     let largest: Tensor<1> = parts.clone().slice([0..count, 0..1]).reshape([-1]);
     let sums: Tensor<1> = parts.slice([0..count, 1..2]).reshape([-1]);
     let max_abs = largest.clone().max();
-    let divisor = max_abs.clone().mask_fill(max_abs.clone().equal_elem(0.0), 1.0);
-    let relative = (sums * (largest / divisor).square()).sum();
+    let relative = (sums * (largest / divisor(&max_abs)).square()).sum();
     GlobalNorm::Device(Tensor::cat(vec![max_abs, relative], 0))
 }
 
@@ -278,9 +272,13 @@ fn stock_activation_summary(activation: Tensor<2>, flat: FlatParts) -> Tensor<1>
 /// `[max |x|, sum (x / max |x|)^2]`
 fn stock_norm<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let max_abs = x.clone().abs().max();
-    let divisor = max_abs.clone().mask_fill(max_abs.clone().equal_elem(0.0), 1.0);
-    let square_sum = (x / divisor.unsqueeze()).square().sum();
+    let square_sum = (x / divisor(&max_abs).unsqueeze()).square().sum();
     Tensor::cat(vec![max_abs, square_sum], 0)
+}
+
+/// The largest element, or 1 where all are 0.
+fn divisor(max_abs: &Tensor<1>) -> Tensor<1> {
+    max_abs.clone().mask_fill(max_abs.clone().equal_elem(0.0), 1.0)
 }
 
 /// The sum of zeros and ones as `[high, low]`.

@@ -122,6 +122,37 @@ pub(super) fn learned_slope(function: ActivationFunction, device: &Device) -> Op
     (function.kind == Activation::Prelu).then(|| Param::from_data(start, device))
 }
 
+/// What every kind of hidden layer starts from.
+struct Drawn {
+    /// Units of the pre-activations.
+    units: usize,
+    /// `[inputs of a unit, units]`, row by row.
+    weight: Vec<f32>,
+    bias: Option<Param<Tensor<1>>>,
+    norm: Option<Norm>,
+    slope: Option<Param<Tensor<1>>>,
+    shaping: Shaping,
+}
+
+impl Drawn {
+    /// Draws a layer whose units see so many pixels of each input.
+    fn new(config: &NetworkConfig, size: Size, pixels: usize, seed: u64, path: &str, device: &Device) -> Self {
+        let shaping = Shaping::new(config);
+        let function = shaping.function;
+        let units = size.units(function);
+        let fan = Fan { inputs: size.inputs * pixels, units, pieces: function.pieces, hidden: Some(size.index) };
+        let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
+        Self {
+            units,
+            weight: initializer::weight(config, fan, seed, &format!("{path}.weight")),
+            bias: bias.map(|bias| Param::from_data(bias, device)),
+            norm: size.norm(config, device),
+            slope: size.slope(function, device),
+            shaping,
+        }
+    }
+}
+
 /// A fully connected layer.
 #[derive(Module, Debug)]
 pub struct DenseLayer {
@@ -140,17 +171,13 @@ pub struct DenseLayer {
 impl DenseLayer {
     /// Draws a layer; `path` names its streams of random numbers, such as `hidden.3`.
     pub(super) fn init(config: &NetworkConfig, size: Size, seed: u64, path: &str, device: &Device) -> Self {
-        let shaping = Shaping::new(config);
-        let units = size.units(shaping.function);
-        let fan = Fan { inputs: size.inputs, units, pieces: shaping.function.pieces, hidden: Some(size.index) };
-        let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
-        let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
+        let drawn = Drawn::new(config, size, 1, seed, path, device);
         Self {
-            weight: Param::from_data(TensorData::new(weight, [size.inputs, units]), device),
-            bias: bias.map(|bias| Param::from_data(bias, device)),
-            norm: size.norm(config, device),
-            slope: size.slope(shaping.function, device),
-            shaping,
+            weight: Param::from_data(TensorData::new(drawn.weight, [size.inputs, drawn.units]), device),
+            bias: drawn.bias,
+            norm: drawn.norm,
+            slope: drawn.slope,
+            shaping: drawn.shaping,
         }
     }
 }
@@ -207,30 +234,21 @@ impl ConvLayer {
         path: &str,
         device: &Device,
     ) -> Self {
-        let shaping = Shaping::new(config);
-        let units = size.units(shaping.function);
-        let fan = Fan {
-            inputs: size.inputs * KERNEL_PIXELS,
-            units,
-            pieces: shaping.function.pieces,
-            hidden: Some(size.index),
-        };
-        let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
-        let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
+        let drawn = Drawn::new(config, size, KERNEL_PIXELS, seed, path, device);
+        let units = drawn.units;
         // Drawn as [inputs x 9, units]; a kernel holds the numbers of one unit one after the other.
-        let by_unit: Vec<f32> = (0..units).flat_map(|unit| weight.iter().skip(unit).step_by(units).copied()).collect();
+        let by_unit = (0..units).flat_map(|unit| drawn.weight.iter().skip(unit).step_by(units).copied());
+        let by_unit: Vec<f32> = by_unit.collect();
         Self {
             weight: Param::from_data(TensorData::new(by_unit, [units, size.inputs, 3, 3]), device),
-            bias: bias.map(|bias| Param::from_data(bias, device)),
-            norm: size.norm(config, device),
-            slope: size.slope(shaping.function, device),
-            shaping,
+            bias: drawn.bias,
+            norm: drawn.norm,
+            slope: drawn.slope,
+            shaping: drawn.shaping,
             stride,
         }
     }
-}
 
-impl ConvLayer {
     /// Pixels of the input a pixel of the output, in each direction.
     pub(super) fn stride(&self) -> usize {
         self.stride

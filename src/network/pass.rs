@@ -77,7 +77,12 @@ impl Pass {
         let Some(trace) = &mut self.trace else {
             return input;
         };
-        let (input, input_offset) = if trace.wants_inputs { with_offset(input) } else { (input, None) };
+        let (input, input_offset) = if trace.wants_inputs {
+            let (input, offset) = with_offset(input);
+            (input, Some(offset))
+        } else {
+            (input, None)
+        };
         let layer_index = trace.layers.len();
         trace.layers.push(LayerTrace { layer_index, layer: layer(), offset: None, input_offset, activation: None });
         input
@@ -97,34 +102,31 @@ impl Pass {
             return z;
         };
         let (z, offset) = with_offset(z);
-        layer.offset = offset;
+        layer.offset = Some(offset);
         z
     }
 
     /// The activations of the layer that began last.
     pub(super) fn activation<const D: usize>(&mut self, activation: &Tensor<D>) {
         if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
-            layer.activation = Some(activation.clone().inner().flatten_units());
+            layer.activation = Some(flatten_units(activation.clone().inner()));
         }
     }
 }
 
 /// Adds zeros that are a leaf of the graph.
-fn with_offset<const D: usize>(x: Tensor<D>) -> (Tensor<D>, Option<Tensor<2>>) {
+fn with_offset<const D: usize>(x: Tensor<D>) -> (Tensor<D>, Tensor<2>) {
     let dims = x.dims();
-    let units: usize = dims[1..].iter().product();
-    let offset = Tensor::<2>::zeros([dims[0], units], &x.device()).require_grad();
-    (x + offset.clone().reshape(dims), Some(offset))
+    let offset = Tensor::zeros(matrix_shape(dims), &x.device()).require_grad();
+    (x + offset.clone().reshape(dims), offset)
 }
 
-trait FlattenUnits {
-    /// `[batch, ..]` as `[batch, units]`.
-    fn flatten_units(self) -> Tensor<2>;
+/// `[batch, ..]` as `[batch, units]`.
+fn flatten_units<const D: usize>(x: Tensor<D>) -> Tensor<2> {
+    let shape = matrix_shape(x.dims());
+    x.reshape(shape)
 }
 
-impl<const D: usize> FlattenUnits for Tensor<D> {
-    fn flatten_units(self) -> Tensor<2> {
-        let dims = self.dims();
-        self.reshape([dims[0], dims[1..].iter().product()])
-    }
+fn matrix_shape<const D: usize>(dims: [usize; D]) -> [usize; 2] {
+    [dims[0], dims[1..].iter().product()]
 }

@@ -215,14 +215,7 @@ impl Probe {
                     step: step.step,
                     layer_index: measurement.layer_index,
                     layer: measurement.layer,
-                    time_step: None,
-                    delta_l2: None,
-                    mean_delta_l2: None,
-                    input_grad_l2: None,
-                    activation_mean: None,
-                    activation_std: None,
-                    saturated_fraction: None,
-                    dead_fraction: None,
+                    ..ActivationRow::default()
                 },
                 has_delta: measurement.delta.is_some(),
                 has_input: measurement.input.is_some(),
@@ -370,7 +363,11 @@ fn finite(value: Option<&f64>) -> Option<f64> {
 }
 
 /// Brings the readings to the host, in their order, in one transfer. Waits for the device.
-fn fetch(readings: Vec<Reading>) -> Result<Vec<Vec<f64>>, ReadError> {
+///
+/// # Errors
+///
+/// If the device cannot be read.
+pub fn fetch(readings: Vec<Reading>) -> Result<Vec<Vec<f64>>, ReadError> {
     let mut transaction = Transaction::default();
     let mut waiting = 0;
     let mut slots = Vec::with_capacity(readings.len());

@@ -11,6 +11,6 @@ pub mod layer;
 pub mod schedule;
 pub mod update;
 
-pub use buffer::{LossMeasurement, PendingStep, Probe, ReadError, Rows};
+pub use buffer::{LossMeasurement, PendingStep, Probe, ReadError, Rows, fetch};
 pub use gradient::Path;
 pub use schedule::Schedule;

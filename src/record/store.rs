@@ -411,41 +411,12 @@ mod tests {
             header(&step_row()),
             "run_id,step,epoch,phase,loss,penalty,accuracy,learning_rate,grad_l2_before_clip,grad_l2_after_clip,clip_coefficient,clipped_fraction"
         );
-        let gradient = GradientRow {
-            run_id: String::new(),
-            step: 0,
-            layer_index: 0,
-            layer: String::new(),
-            parameter: String::new(),
-            time_step: None,
-            element_count: 0,
-            grad_l2: None,
-            grad_rms: None,
-            grad_max_abs: None,
-            zero_count: 0,
-            nonfinite_count: 0,
-            weight_l2: None,
-            update_l2: None,
-            update_ratio: None,
-        };
+        let gradient = GradientRow::default();
         assert_eq!(
             header(&gradient),
             "run_id,step,layer_index,layer,parameter,time_step,element_count,grad_l2,grad_rms,grad_max_abs,zero_count,nonfinite_count,weight_l2,update_l2,update_ratio"
         );
-        let activation = ActivationRow {
-            run_id: String::new(),
-            step: 0,
-            layer_index: 0,
-            layer: String::new(),
-            time_step: None,
-            delta_l2: None,
-            mean_delta_l2: None,
-            input_grad_l2: None,
-            activation_mean: None,
-            activation_std: None,
-            saturated_fraction: None,
-            dead_fraction: None,
-        };
+        let activation = ActivationRow::default();
         assert_eq!(
             header(&activation),
             "run_id,step,layer_index,layer,time_step,delta_l2,mean_delta_l2,input_grad_l2,activation_mean,activation_std,saturated_fraction,dead_fraction"
@@ -453,17 +424,7 @@ mod tests {
         let unit =
             UnitRow { run_id: String::new(), step: 0, layer_index: 0, layer: String::new(), unit: 0, mean_delta: None };
         assert_eq!(header(&unit), "run_id,step,layer_index,layer,unit,mean_delta");
-        let link = LinkRow {
-            run_id: String::new(),
-            link: 0,
-            weight: 0.0,
-            bias: 0.0,
-            pre_activation: 0.0,
-            factor: 0.0,
-            product: Some(0.0),
-            factor_on_device: None,
-            product_on_device: None,
-        };
+        let link = LinkRow { product: Some(0.0), ..LinkRow::default() };
         assert_eq!(
             header(&link),
             "run_id,link,weight,bias,pre_activation,factor,product,factor_on_device,product_on_device"

@@ -1,14 +1,14 @@
 //! The links of a chain of single neurons, as the device has them and in f64.
 
-use burn::tensor::{Tensor, Transaction};
+use burn::tensor::Tensor;
 
 use super::Workload;
 use super::loss::mean_loss;
-use crate::kernel::values_of;
+use crate::kernel::Reading;
 use crate::network::{Network, Pass};
-use crate::probe::ReadError;
+use crate::probe::{ReadError, fetch};
 use crate::schema::LinkRow;
-use crate::theory::chain::links;
+use crate::theory::chain::{Link, links};
 
 /// Measures every link of a chain at initialization. Waits for the device.
 ///
@@ -22,17 +22,14 @@ pub fn measure(run_id: &str, workload: &Workload) -> Result<Vec<LinkRow>, ReadEr
     let outputs = network.forward(batch.inputs, &mut pass);
     let gradients = mean_loss(workload.config().training.loss, outputs, batch.targets).backward();
     let (trace, _) = pass.finish();
-    let offsets = trace.into_iter().filter_map(|layer| layer.input_offset);
-    // The gradients with respect to the input of every link, and last the output itself, of which it is 1.
-    let products = read(offsets.filter_map(|offset| offset.grad(&gradients)).map(|one| one.reshape([1])).collect())?;
-
     let Network::Plain(chain) = &network else {
         return Ok(Vec::new());
     };
-    let parameter = |tensor: Tensor<1>| tensor.inner();
-    let weights = read(chain.hidden.iter().map(|layer| parameter(layer.weight.val().reshape([1]))).collect())?;
-    let biases = chain.hidden.iter().filter_map(|layer| layer.bias.as_ref().map(|bias| parameter(bias.val())));
-    let biases = read(biases.collect())?;
+    let offsets = trace.into_iter().filter_map(|layer| layer.input_offset);
+    // The gradients with respect to the input of every link, and last the output itself, of which it is 1.
+    let products = read(offsets.filter_map(|offset| offset.grad(&gradients)))?;
+    let weights = read(chain.hidden.iter().map(|layer| layer.weight.val().inner()))?;
+    let biases = read(chain.hidden.iter().filter_map(|layer| layer.bias.as_ref().map(|bias| bias.val().inner())))?;
     let biases = if biases.is_empty() { vec![0.0; weights.len()] } else { biases };
 
     let config = workload.config();
@@ -40,7 +37,7 @@ pub fn measure(run_id: &str, workload: &Workload) -> Result<Vec<LinkRow>, ReadEr
     let input = f64::from(config.data.value.unwrap_or(0.0) as f32);
     let exact = links(config.network.function(), input, &weights, &biases);
     let finite = |value: f64| value.is_finite().then_some(value);
-    let row = |(link, exact): (usize, crate::theory::chain::Link)| LinkRow {
+    let row = |(link, exact): (usize, Link)| LinkRow {
         run_id: run_id.to_owned(),
         link,
         weight: weights[link],
@@ -54,11 +51,8 @@ pub fn measure(run_id: &str, workload: &Workload) -> Result<Vec<LinkRow>, ReadEr
     Ok(exact.into_iter().enumerate().map(row).collect())
 }
 
-fn read(numbers: Vec<Tensor<1>>) -> Result<Vec<f64>, ReadError> {
-    if numbers.is_empty() {
-        return Ok(Vec::new());
-    }
-    let transaction = numbers.into_iter().fold(Transaction::default(), Transaction::register);
-    let data = transaction.try_execute().map_err(|error| ReadError(error.to_string()))?;
-    Ok(data.iter().flat_map(values_of).collect())
+/// One number from each tensor.
+fn read<const D: usize>(numbers: impl Iterator<Item = Tensor<D>>) -> Result<Vec<f64>, ReadError> {
+    let readings = numbers.map(|number| Reading::Device(number.reshape([1]))).collect();
+    Ok(fetch(readings)?.concat())
 }

@@ -14,7 +14,7 @@ pub fn add_penalty_gradients<M: Module>(
     gradients: GradientsParams,
     training: &TrainingConfig,
 ) -> GradientsParams {
-    if training.l1 == 0.0 && training.l2 == 0.0 {
+    if !has_penalties(training) {
         return gradients;
     }
     let mut visitor = AddPenalties { gradients, l1: training.l1, l2: training.l2, path: Path::default() };
@@ -24,9 +24,16 @@ pub fn add_penalty_gradients<M: Module>(
 
 /// The penalties `[1]`; none without regularization by penalties.
 pub fn penalty<M: Module>(module: &M, training: &TrainingConfig) -> Option<Tensor<1>> {
+    if !has_penalties(training) {
+        return None;
+    }
     let mut visitor = SumPenalties { l1: training.l1, l2: training.l2, path: Path::default(), terms: Vec::new() };
     module.visit(&mut visitor);
     visitor.terms.into_iter().reduce(|sum, term| sum + term)
+}
+
+fn has_penalties(training: &TrainingConfig) -> bool {
+    training.l1 > 0.0 || training.l2 > 0.0
 }
 
 /// Shrinks the weights by decoupled weight decay: w <- (1 - rate x decay) w (Loshchilov and Hutter 2019, algorithm 2).
