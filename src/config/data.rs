@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Violation, violation};
+use super::schema::{Violation, only_with, violation};
+use super::training::MAX_EXAMPLES;
 
 /// The examples (`[data]`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -14,12 +15,20 @@ pub struct DataConfig {
     /// How the inputs of `digits` are scaled. Default: `unit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
-    /// Trains on only so many examples of `digits`, the first ones. Default: all.
+    /// Trains on only so many examples of `digits` and `text`, the first ones. Default: all. Of a task whose examples are
+    /// drawn, the examples in an epoch. Default: 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
-    /// Numbers in an input of `gaussian`.
+    /// Numbers in an input of `gaussian`; of a sequence, in the input of a time step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<usize>,
+    /// Time steps in a sequence; of `copying`, the time steps over which the symbols must be kept. Makes sequences of
+    /// `gaussian`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_length: Option<usize>,
+    /// How a recurrent network reads an image. Default: `rows`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
     /// The input of `single`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
@@ -36,6 +45,31 @@ pub enum DataSet {
     Gaussian,
     /// One input of one number, `value`. It has no class.
     Single,
+    /// Two numbers a time step, one of U(0, 1) and a mark, which is 1 at two time steps, one in each half. The answer
+    /// after the last time step is the sum of the two marked numbers (Hochreiter and Schmidhuber 1997, experiment 4, in the form
+    /// of Le et al. 2015).
+    Adding,
+    /// Ten symbols of eight kinds, blanks for `sequence_length` - 1 time steps, a sign to begin, ten blanks. The answer
+    /// is blank at every time step but for the last ten, where it is the ten symbols (Arjovsky et al. 2016, section 5.1).
+    Copying,
+    /// Symbols of four kinds that mean nothing, and two, A or B, that do: one in the second tenth of the sequence, one in
+    /// the fifth. The answer after the last time step is one of AA, AB, BA, BB (Pascanu et al. 2013, section 4.1).
+    TemporalOrder,
+    /// Bits. The answer is whether the ones so far are odd in number.
+    Parity,
+    /// Pieces of an embedded English text. The answer is the next character.
+    Text,
+}
+
+/// How a recurrent network reads an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reading {
+    /// A row of pixels a time step.
+    #[default]
+    Rows,
+    /// A pixel a time step.
+    Pixels,
 }
 
 /// How the inputs are scaled before training.
@@ -53,10 +87,50 @@ pub enum Normalization {
 
 /// The examples of the digits' training split.
 pub(super) const DIGITS_TRAINING_EXAMPLES: usize = 1437;
-/// The numbers in a digit.
+/// The numbers in a digit, which has as many rows as columns.
 const DIGITS_FEATURES: usize = 64;
+const DIGITS_ROWS: usize = 8;
 /// The most numbers in an input.
 const MAX_FEATURES: usize = 65536;
+/// The most time steps.
+const MAX_SEQUENCE_LENGTH: usize = 65536;
+/// The examples in an epoch of a task whose examples are drawn.
+const DRAWN_EXAMPLES: usize = 10_000;
+/// The characters of the text that are trained on; the rest is held out.
+pub const TEXT_TRAINING_CHARACTERS: usize = 225_000;
+/// The characters that are held out.
+pub const TEXT_TEST_CHARACTERS: usize = 25_353;
+/// The kinds of characters in the text.
+pub const TEXT_ALPHABET: usize = 60;
+/// Kinds of symbols to copy, and how many of them.
+pub const COPIED_KINDS: usize = 8;
+/// Likewise.
+pub const COPIED_SYMBOLS: usize = 10;
+
+impl DataSet {
+    /// Whether new examples are drawn in every epoch.
+    pub fn is_drawn(self) -> bool {
+        matches!(self, Self::Adding | Self::Copying | Self::TemporalOrder | Self::Parity)
+    }
+
+    /// Whether only a recurrent network can read it.
+    pub fn is_sequential(self) -> bool {
+        self.is_drawn() || self == Self::Text
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Digits => "digits",
+            Self::Gaussian => "gaussian",
+            Self::Single => "single",
+            Self::Adding => "adding",
+            Self::Copying => "copying",
+            Self::TemporalOrder => "temporal_order",
+            Self::Parity => "parity",
+            Self::Text => "text",
+        }
+    }
+}
 
 impl DataConfig {
     /// How inputs are scaled.
@@ -64,75 +138,150 @@ impl DataConfig {
         self.normalization.unwrap_or_default()
     }
 
-    /// Numbers in an input.
+    /// Numbers in an input: those of all time steps of a sequence, in which a symbol is one.
     pub fn features(&self) -> usize {
         match self.set {
             DataSet::Digits => DIGITS_FEATURES,
-            DataSet::Gaussian => self.features.unwrap_or(1),
+            DataSet::Gaussian => self.features.unwrap_or(1) * self.sequence_length.unwrap_or(1),
             DataSet::Single => 1,
+            DataSet::Adding | DataSet::Copying | DataSet::TemporalOrder | DataSet::Parity | DataSet::Text => {
+                self.time_steps() * self.numbers_per_step()
+            }
         }
     }
 
-    /// Whether the examples have classes to learn.
-    pub fn has_classes(&self) -> bool {
-        self.set == DataSet::Digits
+    /// Time steps in what a recurrent network reads.
+    pub fn time_steps(&self) -> usize {
+        let length = self.sequence_length.unwrap_or(1);
+        match (self.set, self.reading.unwrap_or_default()) {
+            (DataSet::Digits, Reading::Rows) => DIGITS_ROWS,
+            (DataSet::Digits, Reading::Pixels) => DIGITS_FEATURES,
+            (DataSet::Copying, _) => length + 2 * COPIED_SYMBOLS,
+            _ => length,
+        }
+    }
+
+    /// Numbers in the input of a time step.
+    pub fn numbers_per_step(&self) -> usize {
+        match self.set {
+            DataSet::Digits => DIGITS_FEATURES / self.time_steps(),
+            DataSet::Gaussian => self.features.unwrap_or(1),
+            DataSet::Adding => 2,
+            _ => 1,
+        }
+    }
+
+    /// Kinds of symbols, where the input of a time step is a symbol: it is the number of the kind, from 0.
+    pub fn symbols(&self) -> Option<usize> {
+        match self.set {
+            // The symbols to copy, the blank and the sign to begin.
+            DataSet::Copying => Some(COPIED_KINDS + 2),
+            DataSet::TemporalOrder => Some(6),
+            DataSet::Text => Some(TEXT_ALPHABET),
+            _ => None,
+        }
+    }
+
+    /// The examples of the training split, or of an epoch of a task whose examples are drawn, if the config does not say.
+    pub(super) fn all_examples(&self) -> usize {
+        match self.set {
+            DataSet::Digits => DIGITS_TRAINING_EXAMPLES,
+            // Every piece has an answer beyond its end.
+            DataSet::Text => (TEXT_TRAINING_CHARACTERS - 1) / self.time_steps(),
+            set if set.is_drawn() => DRAWN_EXAMPLES,
+            _ => 1,
+        }
+    }
+
+    /// Whether the examples have answers to learn.
+    pub fn has_answers(&self) -> bool {
+        !matches!(self.set, DataSet::Gaussian | DataSet::Single)
     }
 
     pub(super) fn violation(&self) -> Option<Violation> {
-        let only = |key, set: DataSet, name: &str| {
-            (self.set != set).then(|| Violation {
-                key,
-                problem: format!("has a meaning only with `data.set = \"{name}\"`"),
-                mend: format!("remove it, or set `data.set = \"{name}\"`"),
-            })
+        let only = |key, sets: &[DataSet]| {
+            let names: Vec<&str> = sets.iter().map(|set| set.name()).collect();
+            (!sets.contains(&self.set)).then(|| only_with(key, "data.set", &names))
         };
-        if self.normalization.is_some()
-            && let Some(violation) = only("data.normalization", DataSet::Digits, "digits")
-        {
-            return Some(violation);
+        let digits = &[DataSet::Digits];
+        let drawn = [DataSet::Adding, DataSet::Copying, DataSet::TemporalOrder, DataSet::Parity];
+        let with_examples = [&[DataSet::Digits, DataSet::Text][..], &drawn].concat();
+        let with_length = [&[DataSet::Text][..], &drawn, &[DataSet::Gaussian]].concat();
+        let misplaced = [
+            ("data.normalization", self.normalization.is_some(), only("data.normalization", digits)),
+            ("data.reading", self.reading.is_some(), only("data.reading", digits)),
+            ("data.examples", self.examples.is_some(), only("data.examples", &with_examples)),
+            ("data.sequence_length", self.sequence_length.is_some(), only("data.sequence_length", &with_length)),
+            ("data.features", self.features.is_some(), only("data.features", &[DataSet::Gaussian])),
+            ("data.value", self.value.is_some(), only("data.value", &[DataSet::Single])),
+        ];
+        misplaced
+            .into_iter()
+            .find_map(|(_, is_present, violation)| violation.filter(|_| is_present))
+            .or_else(|| self.length_violation())
+            .or_else(|| self.examples_violation())
+            .or_else(|| self.numbers_violation())
+    }
+
+    fn length_violation(&self) -> Option<Violation> {
+        let least = match self.set {
+            // One mark in each half; a tenth of the sequence must hold a time step.
+            DataSet::Adding => 2,
+            DataSet::TemporalOrder => 10,
+            _ => 1,
+        };
+        let most = match self.set {
+            DataSet::Text => TEXT_TEST_CHARACTERS - 1,
+            _ => MAX_SEQUENCE_LENGTH,
+        };
+        match self.sequence_length {
+            None if self.set.is_sequential() => Some(violation(
+                "data.sequence_length",
+                "must say how many time steps a sequence has",
+                "add `sequence_length = 100` under [data], for example",
+            )),
+            Some(length) if !(least..=most).contains(&length) => Some(Violation {
+                key: "data.sequence_length",
+                problem: format!("must be from {least} to {most} time steps"),
+                mend: "set `data.sequence_length = 100`, for example".to_owned(),
+            }),
+            _ => None,
         }
-        if let Some(examples) = self.examples {
-            if let Some(violation) = only("data.examples", DataSet::Digits, "digits") {
-                return Some(violation);
-            }
-            if !(1..=DIGITS_TRAINING_EXAMPLES).contains(&examples) {
-                return Some(violation(
-                    "data.examples",
-                    "must be from 1 to the 1437 examples of the training split",
-                    "set `data.examples = 1000`, for example, or leave it out",
-                ));
-            }
-        }
-        match (self.features, self.set) {
-            (None, DataSet::Gaussian) => {
-                return Some(violation(
-                    "data.features",
-                    "must be given with `data.set = \"gaussian\"`",
-                    "add `features = 64` under [data], for example",
-                ));
-            }
-            (Some(features), DataSet::Gaussian) if !(1..=MAX_FEATURES).contains(&features) => {
-                return Some(violation(
-                    "data.features",
-                    "must be from 1 to 65536 numbers in an input",
-                    "set `data.features = 64`, for example",
-                ));
-            }
-            (Some(_), DataSet::Digits | DataSet::Single) => {
-                return only("data.features", DataSet::Gaussian, "gaussian");
-            }
-            _ => {}
-        }
-        match (self.value, self.set) {
-            (None, DataSet::Single) => Some(violation(
+    }
+
+    fn examples_violation(&self) -> Option<Violation> {
+        let most = if self.set.is_drawn() { MAX_EXAMPLES } else { self.all_examples() };
+        self.examples.is_some_and(|examples| !(1..=most).contains(&examples)).then(|| Violation {
+            key: "data.examples",
+            problem: if self.set.is_drawn() {
+                format!("must be from 1 to {most} examples in an epoch")
+            } else {
+                format!("must be from 1 to the {most} examples of the training split")
+            },
+            mend: format!("set `data.examples = {}`, for example, or leave it out", most.min(1000)),
+        })
+    }
+
+    fn numbers_violation(&self) -> Option<Violation> {
+        match (self.set, self.features, self.value) {
+            (DataSet::Gaussian, None, _) => Some(violation(
+                "data.features",
+                "must be given with `data.set = \"gaussian\"`",
+                "add `features = 64` under [data], for example",
+            )),
+            (DataSet::Gaussian, Some(features), _) if !(1..=MAX_FEATURES).contains(&features) => Some(violation(
+                "data.features",
+                "must be from 1 to 65536 numbers in an input",
+                "set `data.features = 64`, for example",
+            )),
+            (DataSet::Single, _, None) => Some(violation(
                 "data.value",
                 "must be given with `data.set = \"single\"`",
                 "add `value = 0.5` under [data], for example",
             )),
-            (Some(value), DataSet::Single) if !value.is_finite() => {
+            (DataSet::Single, _, Some(value)) if !value.is_finite() => {
                 Some(violation("data.value", "must be a finite number", "set `data.value = 0.5`, for example"))
             }
-            (Some(_), DataSet::Digits | DataSet::Gaussian) => only("data.value", DataSet::Single, "single"),
             _ => None,
         }
     }

@@ -32,6 +32,10 @@ pub struct ProbeConfig {
     /// Also the delta of every single unit, averaged over the batch (`units.csv`). Default: false.
     #[serde(default)]
     pub units: bool,
+    /// Of a recurrent network, also the gradient with respect to the state of every layer at every time step, and how far the
+    /// gates are open (`gates.csv`). Default: true.
+    #[serde(default = "yes")]
+    pub time_steps: bool,
 }
 
 fn yes() -> bool {
@@ -53,6 +57,7 @@ impl Default for ProbeConfig {
             activations: yes(),
             inputs: false,
             units: false,
+            time_steps: yes(),
         }
     }
 }

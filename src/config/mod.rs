@@ -8,17 +8,19 @@ mod data;
 mod error;
 mod measurement;
 mod network;
+mod recurrent;
 mod schema;
 mod source;
 mod training;
 
-pub use data::{DataConfig, DataSet, Normalization};
+pub use data::{DataConfig, DataSet, Normalization, Reading};
 pub use error::{ConfigError, Origin};
 pub use measurement::{ProbeConfig, ThroughputConfig};
 pub use network::{
     Activation, ActivationFunction, BiasInit, BlockOrder, BranchScale, MAX_DEPTH, MAX_WIDTH, NetworkConfig,
     NetworkKind, Norm, NormPlace, Shortcut, WeightInit,
 };
-pub use schema::{ExperimentConfig, RunConfig};
+pub use recurrent::{Cell, Implementation, OutputSteps, RecurrentInit};
+pub use schema::{ExperimentConfig, RunConfig, Sequence};
 pub use source::{Assignment, Factor, Level, Source};
 pub use training::{BatchSize, Clipping, Loss, Optimizer, TrainingConfig, TrainingLength};

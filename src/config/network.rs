@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::recurrent::{Cell, Implementation, OutputSteps, RecurrentInit};
 use super::schema::{Violation, only_with, violation};
 
 /// The network (`[network]`). Keys that only some networks have are `None` where they are left out; the functions of
@@ -15,13 +16,13 @@ pub struct NetworkConfig {
     /// Which family. Default: `plain`.
     #[serde(default)]
     pub kind: NetworkKind,
-    /// Hidden layers, 1 to 1000. Of a convolutional network all layers with weights, 6n + 2.
+    /// Hidden layers, 1 to 1000. Of a convolutional network all layers with weights, 6n + 2; of a recurrent network 1 to 16.
     pub depth: usize,
     /// Units in each hidden layer, 1 to 65536; of a convolutional network the channels of its first third. A chain has
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// The activation function of the hidden layers.
+    /// The activation function of the hidden layers; `tanh` in an LSTM and a GRU.
     pub activation: Activation,
     /// The slope of `leaky_relu` below 0 (default .01), or where the slope of `prelu` starts (default .25).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,7 +30,8 @@ pub struct NetworkConfig {
     /// The linear pieces of `maxout`, 2 to 16. Default: 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pieces: Option<usize>,
-    /// The distribution of the initial weights, in the hidden layers and the output layer.
+    /// The distribution of the initial weights, in the hidden layers and the output layer. In a recurrent layer it is that
+    /// of the weights from its input, each gate's drawn by itself.
     pub weight_init: WeightInit,
     /// The standard deviation of the weights for `weight_init = "normal"`, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,6 +82,27 @@ pub struct NetworkConfig {
     /// Whether the blocks of a convolutional network have shortcuts. Default: `identity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortcut: Option<Shortcut>,
+    /// The cell of a recurrent network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<Cell>,
+    /// The initial weights from the hidden state to itself, each gate's drawn by itself. Default: `orthogonal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recurrent_init: Option<RecurrentInit>,
+    /// A factor on them. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recurrent_scale: Option<f64>,
+    /// The initial bias of an LSTM's forget gate. Default: 1 (Gers et al. 2000, Jozefowicz et al. 2015).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forget_bias: Option<f64>,
+    /// The initial bias of a GRU's update gate, which keeps the old state where it is open. Default: that of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_bias: Option<f64>,
+    /// After which time steps a recurrent network has outputs. Default: what the data set asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_steps: Option<OutputSteps>,
+    /// Whose recurrent layers are run. Default: `own`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implementation: Option<Implementation>,
 }
 
 /// The network families.
@@ -95,6 +118,8 @@ pub enum NetworkKind {
     Convolutional,
     /// Neurons in a row, one a layer (Nielsen, Neural Networks and Deep Learning, chapter 5).
     Chain,
+    /// Layers of recurrent cells over a sequence, with equal weights at every time step.
+    Recurrent,
 }
 
 /// The activation functions.
@@ -321,6 +346,13 @@ impl NetworkConfig {
             branch_scale: None,
             stem: None,
             shortcut: None,
+            cell: None,
+            recurrent_init: None,
+            recurrent_scale: None,
+            forget_bias: None,
+            update_bias: None,
+            output_steps: None,
+            implementation: None,
         }
     }
 
@@ -406,7 +438,7 @@ impl NetworkConfig {
         match self.kind {
             NetworkKind::Residual => true,
             NetworkKind::Convolutional => self.shortcut.unwrap_or_default() == Shortcut::Identity,
-            NetworkKind::Plain | NetworkKind::Chain => false,
+            NetworkKind::Plain | NetworkKind::Chain | NetworkKind::Recurrent => false,
         }
     }
 
@@ -417,6 +449,7 @@ impl NetworkConfig {
             .or_else(|| self.bias_violation())
             .or_else(|| self.norm_violation())
             .or_else(|| self.block_violation())
+            .or_else(|| self.recurrent_violation())
     }
 
     fn size_violation(&self, features: usize) -> Option<Violation> {
@@ -481,6 +514,11 @@ impl NetworkConfig {
         let pieces = self.pieces.unwrap_or(1);
         let layer = match self.kind {
             NetworkKind::Convolutional => width.saturating_mul(width).saturating_mul(9 * 16),
+            // Those from the hidden state to itself, and those from the layer below; the first layer sees one time step.
+            NetworkKind::Recurrent => {
+                let gates = 2 * self.cell().gates();
+                return width.saturating_mul(width.max(features)).saturating_mul(gates).saturating_mul(self.depth);
+            }
             _ => width.saturating_mul(width),
         };
         let first = width.saturating_mul(features);

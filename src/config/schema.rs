@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::data::{DIGITS_TRAINING_EXAMPLES, DataConfig, DataSet};
+use super::data::{DataConfig, DataSet};
 use super::measurement::{ProbeConfig, ThroughputConfig};
 use super::network::{NetworkConfig, NetworkKind, Norm};
+use super::recurrent::OutputSteps;
 use super::training::{BatchSize, Loss, MAX_EXAMPLES, TrainingConfig, TrainingLength};
 
 /// What is run: name, question and seeds of an experiment (`[experiment]`).
@@ -35,6 +36,31 @@ pub struct RunConfig {
     /// `[throughput]`
     #[serde(default)]
     pub throughput: ThroughputConfig,
+}
+
+/// The sequences that a recurrent network reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Time steps.
+    pub steps: usize,
+    /// Numbers in the input of a time step.
+    pub numbers: usize,
+    /// Kinds of symbols, if the one number of a time step is the number of a symbol.
+    pub symbols: Option<usize>,
+    /// Whether there is an answer after every time step, or only after the last.
+    pub answers_every_step: bool,
+}
+
+impl Sequence {
+    /// Inputs of the first layer at a time step: one for each kind of symbol.
+    pub fn inputs(self) -> usize {
+        self.symbols.unwrap_or(self.numbers)
+    }
+
+    /// Answers to a sequence.
+    pub fn answers(self) -> usize {
+        if self.answers_every_step { self.steps } else { 1 }
+    }
 }
 
 /// A value that parses but is not allowed.
@@ -68,10 +94,9 @@ impl RunConfig {
     /// The examples that are trained on.
     pub fn training_examples(&self) -> usize {
         match (self.data.set, self.training.batch_size) {
-            (DataSet::Digits, _) => self.data.examples.unwrap_or(DIGITS_TRAINING_EXAMPLES),
             (DataSet::Gaussian, Some(BatchSize::Examples(count))) => count,
             (DataSet::Gaussian, _) => DEFAULT_BATCH_SIZE,
-            (DataSet::Single, _) => 1,
+            _ => self.data.examples.unwrap_or(self.data.all_examples()),
         }
     }
 
@@ -79,21 +104,38 @@ impl RunConfig {
     pub fn batch_size(&self) -> usize {
         match self.training.batch_size {
             Some(BatchSize::Examples(count)) => count,
-            None if self.data.set == DataSet::Digits => DEFAULT_BATCH_SIZE,
+            None if self.data.has_answers() => DEFAULT_BATCH_SIZE,
             Some(BatchSize::Full) | None => self.training_examples(),
         }
     }
 
     /// Whether there is a split to evaluate the network on: a linear probe has no right and wrong.
     pub fn is_evaluated(&self) -> bool {
-        self.data.has_classes() && self.training.loss != Loss::LinearProbe
+        self.data.has_answers() && self.training.loss != Loss::LinearProbe
+    }
+
+    /// What a recurrent network reads and answers; nothing for other networks.
+    pub fn sequence(&self) -> Option<Sequence> {
+        (self.network.kind == NetworkKind::Recurrent).then(|| Sequence {
+            steps: self.data.time_steps(),
+            numbers: self.data.numbers_per_step(),
+            symbols: self.data.symbols(),
+            answers_every_step: self.network.output_steps.unwrap_or(self.usual_output_steps()) == OutputSteps::Every,
+        })
+    }
+
+    fn usual_output_steps(&self) -> OutputSteps {
+        match self.data.set {
+            DataSet::Copying | DataSet::Text => OutputSteps::Every,
+            _ => OutputSteps::Last,
+        }
     }
 
     /// The first value that is not allowed, in the order of the sections.
     pub(super) fn violation(&self) -> Option<Violation> {
         self.data
             .violation()
-            .or_else(|| self.network.violation(self.data.features()))
+            .or_else(|| self.network.violation(self.first_inputs()))
             .or_else(|| self.training.violation())
             .or_else(|| self.family_violation())
             .or_else(|| self.loss_violation())
@@ -102,12 +144,29 @@ impl RunConfig {
             .or_else(|| self.throughput.violation())
     }
 
+    /// Inputs of the first layer.
+    fn first_inputs(&self) -> usize {
+        self.sequence().map_or(self.data.features(), Sequence::inputs)
+    }
+
     fn loss_violation(&self) -> Option<Violation> {
         let is_probe = self.training.loss == Loss::LinearProbe;
-        if !is_probe && !self.data.has_classes() {
+        let is_squared = self.training.loss == Loss::SquaredError;
+        if is_squared != (self.data.set == DataSet::Adding) && !is_probe && self.data.has_answers() {
+            return Some(if is_squared {
+                only_with("training.loss", "data.set", &["adding"])
+            } else {
+                violation(
+                    "training.loss",
+                    "must be \"squared_error\" with `data.set = \"adding\"`, whose answer is a number",
+                    "add `loss = \"squared_error\"` under [training]",
+                )
+            });
+        }
+        if !is_probe && !self.data.has_answers() {
             return Some(violation(
                 "training.loss",
-                "must be \"linear_probe\" with a data set without classes",
+                "must be \"linear_probe\" with a data set without answers",
                 "set `training.loss = \"linear_probe\"` and `training.steps = 0`, or `data.set = \"digits\"`",
             ));
         }
@@ -177,7 +236,71 @@ impl RunConfig {
                 "must hold images for a convolutional network",
                 "set `data.set = \"digits\"`",
             )),
-            _ => None,
+            NetworkKind::Recurrent => self.sequence_violation(),
+            _ if self.data.set.is_sequential() => Some(violation(
+                "network.kind",
+                "must be \"recurrent\" with a data set of sequences",
+                "set `network.kind = \"recurrent\"` and `network.cell = \"lstm\"`, for example",
+            )),
+            _ => self.unread_violation(),
         }
+    }
+
+    fn sequence_violation(&self) -> Option<Violation> {
+        if self.data.set == DataSet::Single {
+            return Some(violation(
+                "data.set",
+                "must hold sequences for a recurrent network",
+                "set `data.set = \"adding\"` and `data.sequence_length = 100`, for example",
+            ));
+        }
+        if self.data.set == DataSet::Gaussian && self.data.sequence_length.is_none() {
+            return Some(violation(
+                "data.sequence_length",
+                "must say how many time steps a recurrent network reads",
+                "add `sequence_length = 100` under [data], for example",
+            ));
+        }
+        let is_probe = self.training.loss == Loss::LinearProbe;
+        let possible: &[OutputSteps] = match self.data.set {
+            _ if is_probe => &[OutputSteps::Last],
+            DataSet::Copying => &[OutputSteps::Every],
+            DataSet::Text | DataSet::Parity => &[OutputSteps::Last, OutputSteps::Every],
+            _ => &[OutputSteps::Last],
+        };
+        if self.network.output_steps.is_some_and(|steps| !possible.contains(&steps)) {
+            let (name, other) =
+                if possible == [OutputSteps::Last] { ("last", "after the last time step") } else { ("every", "after every time step") };
+            return Some(Violation {
+                key: "network.output_steps",
+                problem: format!("must be \"{name}\": this data set and this loss have an answer {other}"),
+                mend: "remove it".to_owned(),
+            });
+        }
+        if is_probe && matches!(self.data.set, DataSet::Copying | DataSet::Text) && self.network.output_steps.is_none() {
+            return Some(violation(
+                "training.loss",
+                "looks at the last time step alone, and this data set has answers after every one",
+                "set another loss, or `data.set = \"gaussian\"` with `data.features = 1`, for example",
+            ));
+        }
+        (self.training.truncation == Some(0)).then(|| {
+            violation(
+                "training.truncation",
+                "must be at least 1 time step",
+                "set `training.truncation = 20`, for example, or leave it out",
+            )
+        })
+    }
+
+    /// Keys that only recurrent networks look at.
+    fn unread_violation(&self) -> Option<Violation> {
+        let present = [
+            ("data.reading", self.data.reading.is_some()),
+            ("data.sequence_length", self.data.sequence_length.is_some()),
+            ("training.truncation", self.training.truncation.is_some()),
+        ];
+        let (key, _) = present.into_iter().find(|(_, is_present)| *is_present)?;
+        Some(only_with(key, "network.kind", &["recurrent"]))
     }
 }

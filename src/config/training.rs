@@ -52,6 +52,10 @@ pub struct TrainingConfig {
     /// Default: 0.
     #[serde(default)]
     pub weight_decay: f64,
+    /// Gradients flow back through at most so many time steps: the sequence is cut into pieces of that length, and the
+    /// hidden state is handed from one to the next without its gradient. Default: through all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncation: Option<usize>,
     /// Examples a step, or `full` for the whole training split, which `gaussian` does not have: there it is the default.
     /// Default: 32, or the one example of `single`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +80,8 @@ pub enum Loss {
     /// The sum over outputs of -t ln sigmoid(z) - (1 - t) ln(1 - sigmoid(z)), t = onehot(y) (Nielsen, Neural Networks and
     /// Deep Learning, equation 63)
     SigmoidCrossEntropy,
+    /// |z - t|^2, for answers that are numbers
+    SquaredError,
     /// v . h, where h is what the last hidden layer hands on and v is drawn once of N(0, 1), or is 1 for a chain. There is no
     /// output layer, and nothing to learn.
     LinearProbe,
@@ -193,6 +199,7 @@ impl TrainingConfig {
             l1: 0.0,
             l2: 0.0,
             weight_decay: 0.0,
+            truncation: None,
             batch_size: None,
             epochs,
             steps,

@@ -23,7 +23,7 @@ pub use pass::{BatchStatistics, LayerTrace, Pass};
 pub use plain::Plain;
 pub use residual::{End, Residual};
 
-use crate::config::{NetworkConfig, NetworkKind};
+use crate::config::{NetworkConfig, NetworkKind, Sequence};
 
 /// A network of any family.
 #[derive(Module, Debug)]
@@ -43,6 +43,8 @@ pub struct Interface {
     pub features: usize,
     /// Channels, height and width of an input that is an image.
     pub image: Option<[usize; 3]>,
+    /// What a recurrent network reads and answers.
+    pub sequence: Option<Sequence>,
     /// Outputs; none where the loss is taken of what the last hidden layer hands on.
     pub outputs: Option<usize>,
 }
