@@ -49,6 +49,8 @@ pub struct Sequence {
     pub symbols: Option<usize>,
     /// Whether there is an answer after every time step, or only after the last.
     pub answers_every_step: bool,
+    /// The time steps through which gradients flow back, if not through all.
+    pub truncation: Option<usize>,
 }
 
 impl Sequence {
@@ -121,6 +123,7 @@ impl RunConfig {
             numbers: self.data.numbers_per_step(),
             symbols: self.data.symbols(),
             answers_every_step: self.network.output_steps.unwrap_or(self.usual_output_steps()) == OutputSteps::Every,
+            truncation: self.training.truncation,
         })
     }
 

@@ -175,6 +175,18 @@ pub fn gradient_summary(gradient: &Tensor<1>) -> Option<Vec<f64>> {
     })
 }
 
+pub fn block_norms(x: &Tensor<2>, blocks: usize) -> Option<Vec<f64>> {
+    with_elements(x, |elements| {
+        let norm = |block: &[f32]| {
+            let sums = finite_sums(block);
+            let not_finite = if sums.nonfinite > 0 { f64::NAN } else { 0.0 };
+            let [max_abs, relative] = Norm::from_square_sum(sums.max_abs, sums.square_sum);
+            [max_abs, relative + not_finite]
+        };
+        elements.chunks_exact(elements.len() / blocks).flat_map(norm).collect()
+    })
+}
+
 pub fn update_summary((before, after): &(Tensor<1>, Tensor<1>)) -> Option<Vec<f64>> {
     with_elements(before, |before| {
         with_elements(after, |after| {

@@ -168,6 +168,38 @@ pub fn activation_summaries(activations: Vec<Tensor<2>>, flat: FlatParts) -> Vec
     activations.into_iter().map(|activation| Reading::Device(stock_activation_summary(activation, flat))).collect()
 }
 
+/// The norms of the blocks that a tensor `[blocks x rows, columns]` consists of; read as the two numbers of a [`Norm`] for
+/// each. A norm is not finite if an element of its block is not.
+pub fn block_norms(x: &Tensor<2>, blocks: usize) -> Reading {
+    #[cfg(feature = "flex")]
+    if let Some(norms) = super::flex::block_norms(x, blocks) {
+        return Reading::Host(norms);
+    }
+    Reading::Device(stock_block_norms(x.clone(), blocks))
+}
+
+/// The norms of a reading of [`block_norms`].
+pub fn norms_from_reading(values: &[f64]) -> Vec<Norm> {
+    values.chunks_exact(2).map(|pair| norm(pair[0], pair[1])).collect()
+}
+
+/// Below this a gate counts as closed, and above 1 minus this as open.
+const GATE_EDGE: f64 = 0.05;
+
+/// How far gates `[steps x batch, columns]` are open at each time step, those whose columns begin at `places x units`.
+/// Read as mean, closed fraction and open fraction of each gate at the first time step, then at the next.
+pub fn gate_summary(gates: &Tensor<2>, steps: usize, units: usize, places: &[usize]) -> Reading {
+    let [rows, columns] = gates.dims();
+    let kept = columns / units;
+    let by_step = gates.clone().reshape([steps, rows / steps, kept, units]);
+    let mean = |x: Tensor<4>| x.mean_dim(3).mean_dim(1).reshape([steps, kept]);
+    let closed = mean(by_step.clone().lower_elem(GATE_EDGE).float());
+    let open = mean(by_step.clone().greater_elem(1.0 - GATE_EDGE).float());
+    let all: Tensor<3> = Tensor::stack(vec![mean(by_step), closed, open], 2);
+    let wanted = places.iter().map(|place| all.clone().slice([0..steps, *place..place + 1])).collect();
+    Reading::Device(Tensor::cat(wanted, 1).reshape([-1]))
+}
+
 /// The norm of several vectors as one.
 #[derive(Clone, Debug)]
 pub enum GlobalNorm {
@@ -267,6 +299,15 @@ fn stock_activation_summary(activation: Tensor<2>, flat: FlatParts) -> Tensor<1>
     let largest = activation.abs().max_dim(0);
     let dead = largest.equal_elem(0.0).float().mean();
     Tensor::cat(vec![mean, std, below + above, dead], 0)
+}
+
+fn stock_block_norms(x: Tensor<2>, blocks: usize) -> Tensor<1> {
+    let count = x.shape().num_elements() / blocks;
+    let x = x.reshape([blocks, count]);
+    let max_abs = x.clone().abs().max_dim(1);
+    let divisor = max_abs.clone().mask_fill(max_abs.clone().equal_elem(0.0), 1.0);
+    let square_sum = (x / divisor).square().sum_dim(1);
+    Tensor::cat(vec![max_abs, square_sum], 1).reshape([-1])
 }
 
 /// `[max |x|, sum (x / max |x|)^2]`

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::config::{BiasInit, NetworkConfig, WeightInit};
+use crate::config::{BiasInit, NetworkConfig, RecurrentInit, WeightInit};
 use crate::seed;
 
 /// What an initializer must know of a layer.
@@ -43,6 +43,27 @@ pub fn weight(config: &NetworkConfig, fan: Fan, seed: u64, path: &str) -> Vec<f3
         WeightInit::Constant => vec![scale as f32; count],
         WeightInit::Zero => vec![0.0; count],
         WeightInit::Given => vec![(scale * given(config.weights.as_ref(), fan)) as f32; count],
+    }
+}
+
+/// The weights from a hidden state of so many units to itself, `units` x `gates * units`, row by row. Each gate's are drawn by
+/// themselves.
+pub fn recurrent_weight(config: &NetworkConfig, units: usize, gates: usize, seed: u64, path: &str) -> Vec<f32> {
+    let scale = config.recurrent_scale();
+    let count = units * units * gates;
+    let root = (units as f64).sqrt();
+    match config.recurrent_init() {
+        RecurrentInit::Orthogonal => {
+            let fan = Fan { inputs: units, units: gates * units, pieces: gates, hidden: None };
+            orthogonal(scale, fan, seed, path)
+        }
+        RecurrentInit::Identity => {
+            let is_diagonal = |place: usize| place / (gates * units) == place % units;
+            (0..count).map(|place| if is_diagonal(place) { scale as f32 } else { 0.0 }).collect()
+        }
+        RecurrentInit::Lecun => normal(scale / root, count, seed, path),
+        RecurrentInit::Burn => uniform(scale / root, count, seed, path),
+        RecurrentInit::Zero => vec![0.0; count],
     }
 }
 

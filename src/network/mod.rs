@@ -9,7 +9,9 @@ mod layer;
 mod norm;
 mod pass;
 mod plain;
+mod recurrent;
 mod residual;
+mod stock;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -19,9 +21,11 @@ pub use convolutional::Convolutional;
 pub use dense::Dense;
 pub use layer::{ConvLayer, DenseLayer, Layer, Shaping};
 pub use norm::Norm;
-pub use pass::{BatchStatistics, LayerTrace, Pass};
+pub use pass::{BatchStatistics, LayerTrace, Pass, RecurrenceTrace, Wanted};
 pub use plain::Plain;
+pub use recurrent::{OwnLayer, Recurrent, RecurrentLayer, RecurrentWeights};
 pub use residual::{End, Residual};
+pub use stock::{StockCell, StockLayer};
 
 use crate::config::{NetworkConfig, NetworkKind, Sequence};
 
@@ -34,6 +38,8 @@ pub enum Network {
     Residual(Residual),
     /// A convolutional network.
     Convolutional(Convolutional),
+    /// A recurrent network.
+    Recurrent(Recurrent),
 }
 
 /// What the data and the loss want of a network.
@@ -56,6 +62,7 @@ impl Network {
             NetworkKind::Plain | NetworkKind::Chain => Self::Plain(Plain::init(config, interface, seed, device)),
             NetworkKind::Residual => Self::Residual(Residual::init(config, interface, seed, device)),
             NetworkKind::Convolutional => Self::Convolutional(Convolutional::init(config, interface, seed, device)),
+            NetworkKind::Recurrent => Self::Recurrent(Recurrent::init(config, interface, seed, device)),
         }
     }
 
@@ -64,12 +71,14 @@ impl Network {
     /// # Shapes
     ///
     /// - inputs: `[batch, features]`
-    /// - returns: `[batch, outputs]`
+    /// - returns: `[batch, outputs]`; of a recurrent network with an answer after every time step
+    ///   `[steps x batch, outputs]`, all examples of the first time step first
     pub fn forward(&self, inputs: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         match self {
             Self::Plain(network) => network.forward(inputs, pass),
             Self::Residual(network) => network.forward(inputs, pass),
             Self::Convolutional(network) => network.forward(inputs, pass),
+            Self::Recurrent(network) => network.forward(inputs, pass),
         }
     }
 
@@ -89,6 +98,7 @@ impl Network {
             Self::Plain(network) => Box::new(network.norms()),
             Self::Residual(network) => Box::new(network.norms()),
             Self::Convolutional(network) => Box::new(network.norms()),
+            Self::Recurrent(_) => return,
         };
         for (norm, batch) in norms.filter(|norm| norm.is_batch_norm()).zip(statistics) {
             norm.absorb(batch);
@@ -105,6 +115,7 @@ impl Network {
         };
         let mut products: Vec<f64>;
         let output = match self {
+            Self::Recurrent(network) => return network.flops_per_step(batch_size),
             Self::Plain(network) => {
                 products = hidden(&network.hidden);
                 &network.output

@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use crate::kernel::Form;
+
 /// A forward pass through a network.
 #[derive(Debug, Default)]
 pub struct Pass {
@@ -22,7 +24,16 @@ pub struct BatchStatistics {
 #[derive(Debug)]
 struct Trace {
     layers: Vec<LayerTrace>,
-    wants_inputs: bool,
+    wants: Wanted,
+}
+
+/// What a traced pass leaves behind beside deltas and activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The gradients with respect to the inputs of layers.
+    pub inputs: bool,
+    /// Of recurrent layers, the gradients with respect to the states, and the gates.
+    pub time_steps: bool,
 }
 
 /// What a forward pass leaves behind of one layer, for the probe.
@@ -40,6 +51,20 @@ pub struct LayerTrace {
     pub input_offset: Option<Tensor<2>>,
     /// The activations `[batch, units]`, outside the graph. None for the output layer and for linear layers.
     pub activation: Option<Tensor<2>>,
+    /// Of a recurrent layer.
+    pub recurrence: Option<RecurrenceTrace>,
+}
+
+/// What a recurrent layer leaves behind, for the probe.
+#[derive(Clone, Debug)]
+pub struct RecurrenceTrace {
+    /// How it went over the sequence.
+    pub form: Form,
+    /// Leaves `[(steps + 1) x batch, units]` whose gradients are those of the hidden states and of the cell states, the initial
+    /// ones first, if they are wanted and known.
+    pub offsets: Vec<Tensor<2>>,
+    /// What the cell keeps, `[steps x batch, kept x units]`, outside the graph; none of a cell without gates.
+    pub gates: Option<Tensor<2>>,
 }
 
 impl Pass {
@@ -48,9 +73,9 @@ impl Pass {
         Self { trains: true, ..Self::default() }
     }
 
-    /// Training, and every layer leaves a trace; `wants_inputs` adds the gradients with respect to the inputs of layers.
-    pub fn traced(wants_inputs: bool) -> Self {
-        Self { trace: Some(Trace { layers: Vec::new(), wants_inputs }), ..Self::training() }
+    /// Training, and every layer leaves a trace.
+    pub fn traced(wants: Wanted) -> Self {
+        Self { trace: Some(Trace { layers: Vec::new(), wants }), ..Self::training() }
     }
 
     /// Evaluation: batch norm takes its running statistics, or, before the first step, those of the split.
@@ -77,21 +102,28 @@ impl Pass {
         let Some(trace) = &mut self.trace else {
             return input;
         };
-        let (input, input_offset) = if trace.wants_inputs {
+        let (input, input_offset) = if trace.wants.inputs {
             let (input, offset) = with_offset(input);
             (input, Some(offset))
         } else {
             (input, None)
         };
         let layer_index = trace.layers.len();
-        trace.layers.push(LayerTrace { layer_index, layer: layer(), offset: None, input_offset, activation: None });
+        trace.layers.push(LayerTrace {
+            layer_index,
+            layer: layer(),
+            offset: None,
+            input_offset,
+            activation: None,
+            recurrence: None,
+        });
         input
     }
 
     /// The output layer begins; it is traced only for its input.
     pub(super) fn enter_output<const D: usize>(&mut self, input: Tensor<D>) -> Tensor<D> {
         match &self.trace {
-            Some(Trace { wants_inputs: true, .. }) => self.enter(|| "output".to_owned(), input),
+            Some(Trace { wants: Wanted { inputs: true, .. }, .. }) => self.enter(|| "output".to_owned(), input),
             _ => input,
         }
     }
@@ -110,6 +142,19 @@ impl Pass {
     pub(super) fn activation<const D: usize>(&mut self, activation: &Tensor<D>) {
         if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
             layer.activation = Some(flatten_units(activation.clone().inner()));
+        }
+    }
+
+    /// Whether recurrent layers leave the gradients of their states.
+    pub(super) fn wants_time_steps(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| trace.wants.time_steps)
+    }
+
+    /// The hidden states of the recurrent layer that began last, outside the graph, and what else it leaves.
+    pub(super) fn recurrence(&mut self, hidden: Tensor<2>, trace: RecurrenceTrace) {
+        if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
+            layer.activation = Some(hidden);
+            layer.recurrence = Some(trace);
         }
     }
 }
