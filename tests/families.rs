@@ -589,7 +589,7 @@ fn largest(row: &[f64]) -> Option<usize> {
 fn check_evaluation(form: &Form) {
     let (workload, network, running) = train(form);
     let split = workload.test_split();
-    let (inputs, targets) = (signal(split.inputs.clone()), signal(split.targets.clone()));
+    let (inputs, targets) = (signal(split.inputs.clone()), signal(split.batch().targets));
     let parameters = collect(&network, None);
     let expected = forward(form, &parameters, &inputs, Some(&running), None).outputs;
     let found = signal(network.valid().forward(split.inputs.clone(), &mut Pass::evaluation()));

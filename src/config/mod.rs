@@ -13,7 +13,10 @@ mod schema;
 mod source;
 mod training;
 
-pub use data::{DataConfig, DataSet, Normalization, Reading};
+pub use data::{
+    COPIED_KINDS, COPIED_SYMBOLS, DataConfig, DataSet, Normalization, Reading, TEXT_ALPHABET, TEXT_TEST_CHARACTERS,
+    TEXT_TRAINING_CHARACTERS,
+};
 pub use error::{ConfigError, Origin};
 pub use measurement::{ProbeConfig, ThroughputConfig};
 pub use network::{

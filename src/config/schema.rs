@@ -272,15 +272,19 @@ impl RunConfig {
             _ => &[OutputSteps::Last],
         };
         if self.network.output_steps.is_some_and(|steps| !possible.contains(&steps)) {
-            let (name, other) =
-                if possible == [OutputSteps::Last] { ("last", "after the last time step") } else { ("every", "after every time step") };
+            let (name, other) = if possible == [OutputSteps::Last] {
+                ("last", "after the last time step")
+            } else {
+                ("every", "after every time step")
+            };
             return Some(Violation {
                 key: "network.output_steps",
                 problem: format!("must be \"{name}\": this data set and this loss have an answer {other}"),
                 mend: "remove it".to_owned(),
             });
         }
-        if is_probe && matches!(self.data.set, DataSet::Copying | DataSet::Text) && self.network.output_steps.is_none() {
+        if is_probe && matches!(self.data.set, DataSet::Copying | DataSet::Text) && self.network.output_steps.is_none()
+        {
             return Some(violation(
                 "training.loss",
                 "looks at the last time step alone, and this data set has answers after every one",

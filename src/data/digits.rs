@@ -1,7 +1,7 @@
 //! The 8 x 8 handwritten digits (Alpaydin and Kaynak 1998, UCI Machine Learning Repository, CC BY 4.0),
 //! embedded in the program; `digits/README.md` tells where they come from.
 
-use super::{Dataset, Split};
+use super::{Answers, Dataset, Split};
 
 static BYTES: &[u8] = include_bytes!("digits/digits.bin");
 
@@ -21,14 +21,25 @@ const TEST_EXAMPLES: usize = 360;
 pub fn load() -> Dataset {
     let records: Vec<&[u8]> = BYTES.chunks_exact(FEATURES + 1).collect();
     let held_out = stratified_test_indices(&records);
-    let mut train = Split::default();
-    let mut test = Split::default();
-    for (index, record) in records.iter().enumerate() {
-        let split = if held_out.binary_search(&index).is_ok() { &mut test } else { &mut train };
-        split.inputs.extend(record[..FEATURES].iter().map(|pixel| f32::from(*pixel)));
-        split.labels.push(record[FEATURES]);
+    let is_held_out = |index: &usize| held_out.binary_search(index).is_ok();
+    let (test, train): (Vec<usize>, Vec<usize>) = (0..records.len()).partition(is_held_out);
+    Dataset {
+        sha256: Some(SHA256),
+        features: FEATURES,
+        image: Some([1, 8, 8]),
+        classes: CLASSES,
+        judged_answers: 1,
+        train: split(&records, &train),
+        test: split(&records, &test),
+        task: None,
     }
-    Dataset { sha256: Some(SHA256), features: FEATURES, image: Some([1, 8, 8]), classes: CLASSES, train, test }
+}
+
+fn split(records: &[&[u8]], members: &[usize]) -> Split {
+    let pixels = members.iter().flat_map(|member| &records[*member][..FEATURES]);
+    let inputs = pixels.map(|pixel| f32::from(*pixel)).collect();
+    let codes = members.iter().map(|member| records[*member][FEATURES]).collect();
+    Split { inputs, answers: Answers::Classes { codes, each: 1 } }
 }
 
 /// The held-out examples, sorted: of each class a share in proportion (largest remainder), evenly spaced in the
@@ -77,7 +88,10 @@ mod tests {
         assert_eq!((data.train.len(), data.test.len()), (1437, 360));
         assert_eq!(data.train.inputs.len(), 1437 * 64);
         for class in 0..10_u8 {
-            let count = |split: &Split| split.labels.iter().filter(|label| **label == class).count();
+            let count = |split: &Split| match &split.answers {
+                Answers::Classes { codes, each: 1 } => codes.iter().filter(|label| **label == class).count(),
+                other => panic!("one class an example, not {other:?}"),
+            };
             let all = (count(&data.train) + count(&data.test)) as f64;
             let expected = all * 360.0 / 1797.0;
             assert!((count(&data.test) as f64 - expected).abs() < 1.0, "class {class}");

@@ -1,11 +1,19 @@
 //! Data sets, from embedded bytes or a seed to tensors that stay on the device.
 
 mod batches;
+mod device_split;
 mod digits;
+mod split;
 mod synthetic;
+mod tasks;
+mod text;
 
-pub use batches::{Batch, Batches, DeviceSplit, Targets};
+pub use batches::Batches;
+pub use device_split::{Batch, DeviceSplit, Targets};
 pub use digits::SHA256 as DIGITS_SHA256;
+pub use split::{Answers, Split};
+pub use tasks::Task;
+pub use text::SHA256 as TEXT_SHA256;
 
 use crate::config::{DataSet, Normalization, RunConfig};
 
@@ -21,46 +29,47 @@ pub struct Dataset {
     pub image: Option<[usize; 3]>,
     /// Classes; 0 where the examples have none.
     pub classes: usize,
-    /// The examples that are trained on.
+    /// How many answers to an example, from its end, accuracy looks at.
+    pub judged_answers: usize,
+    /// The examples that are trained on; of a task the first ones of the first epoch.
     pub train: Split,
     /// The examples that are held out.
     pub test: Split,
+    /// What is drawn anew in every epoch, instead of `train`.
+    pub task: Option<Task>,
 }
 
-/// One part of a data set.
-#[derive(Clone, Debug, Default)]
-pub struct Split {
-    /// The inputs, one after the other: `[examples, features]`.
-    pub inputs: Vec<f32>,
-    /// The class of each example; class 0 for all that have none.
-    pub labels: Vec<u8>,
-}
-
-impl Split {
-    /// The number of examples.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// Whether there is no example.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// Keeps the first examples.
-    fn truncate(&mut self, examples: usize, features: usize) {
-        self.inputs.truncate(examples * features);
-        self.labels.truncate(examples);
+impl Dataset {
+    /// The outputs that a network needs for the answers: one for each class, or one for a number.
+    pub fn outputs(&self) -> usize {
+        match self.train.answers {
+            Answers::None(_) => 0,
+            Answers::Classes { .. } => self.classes,
+            Answers::Numbers(_) => 1,
+        }
     }
 }
 
 /// Loads the data set of a config. The seed matters only to sets that are drawn from it.
 pub fn load(config: &RunConfig, seed: u64) -> Dataset {
-    let mut dataset = match config.data.set {
-        DataSet::Digits => digits::load(),
-        DataSet::Gaussian => return synthetic::gaussian(config.data.features(), config.batch_size(), seed),
-        DataSet::Single => return synthetic::single(config.data.value.unwrap_or(0.0)),
-    };
+    if let Some(task) = Task::of(config) {
+        return task.dataset(seed);
+    }
+    match config.data.set {
+        DataSet::Gaussian => synthetic::gaussian(config.data.features(), config.batch_size(), seed),
+        DataSet::Single => synthetic::single(config.data.value.unwrap_or(0.0)),
+        DataSet::Text => {
+            let answers_every_step = config.sequence().is_some_and(|sequence| sequence.answers_every_step);
+            let mut dataset = text::load(config.data.time_steps(), answers_every_step);
+            dataset.train.truncate(config.training_examples(), dataset.features);
+            dataset
+        }
+        _ => normalized_digits(config),
+    }
+}
+
+fn normalized_digits(config: &RunConfig) -> Dataset {
+    let mut dataset = digits::load();
     // What is left out does not count in the standardization either.
     dataset.train.truncate(config.training_examples(), dataset.features);
     match config.data.normalization() {
@@ -139,11 +148,18 @@ mod tests {
         assert_eq!(inputs().fold(f32::NEG_INFINITY, f32::max), 1.0);
     }
 
+    fn labels(split: &Split) -> &[u8] {
+        match &split.answers {
+            Answers::Classes { codes, each: 1 } => codes,
+            other => panic!("one class an example, not {other:?}"),
+        }
+    }
+
     #[test]
     fn the_first_examples_are_those_of_the_whole_split() {
         let all = load(&config(DataConfig::default()), 1).train;
         let first = load(&config(DataConfig { examples: Some(100), ..DataConfig::default() }), 1).train;
-        assert_eq!((first.len(), &first.inputs[..], &first.labels[..]), (100, &all.inputs[..6400], &all.labels[..100]));
+        assert_eq!((first.len(), &first.inputs[..], labels(&first)), (100, &all.inputs[..6400], &labels(&all)[..100]));
     }
 
     #[test]

@@ -4,37 +4,62 @@ use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 
 use crate::config::Loss;
-use crate::data::DeviceSplit;
+use crate::data::{Batch, DeviceSplit};
 use crate::network::{Network, Pass};
 
-/// The mean cost over the examples of a batch.
+/// The mean cost over the rows: over the examples of a batch, and over the time steps that have an answer.
 ///
 /// # Shapes
 ///
-/// - outputs: `[batch, classes]`, before softmax or sigmoid
-/// - targets: `[batch, classes]`, one-hot; of a linear probe the direction in which it looks
+/// - outputs: `[rows, classes]`, before softmax or sigmoid; `[rows, 1]` where the answer is a number. A row is an example or,
+///   with an answer after every time step, an example at a time step
+/// - targets: the same, as in [`Batch`]: one-hot classes, numbers, or of a linear probe the direction in which it looks
 /// - returns: `[1]`
 pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
-    let batch = outputs.dims()[0] as f64;
+    let rows = outputs.dims()[0] as f64;
     match loss {
-        Loss::SoftmaxCrossEntropy => (activation::log_softmax(outputs, 1) * targets).sum() / -batch,
+        Loss::SoftmaxCrossEntropy => (activation::log_softmax(outputs, 1) * targets).sum() / -rows,
         // -t ln s(z) - (1 - t) ln(1 - s(z)) = ln(1 + exp(z)) - t z
-        Loss::SigmoidCrossEntropy => (activation::softplus(outputs.clone(), 1.0) - outputs * targets).sum() / batch,
-        Loss::LinearProbe => (outputs * targets).sum() / batch,
-        Loss::Quadratic => (activation::sigmoid(outputs) - targets).square().sum() / (2.0 * batch),
+        Loss::SigmoidCrossEntropy => (activation::softplus(outputs.clone(), 1.0) - outputs * targets).sum() / rows,
+        Loss::LinearProbe => (outputs * targets).sum() / rows,
+        Loss::Quadratic => (activation::sigmoid(outputs) - targets).square().sum() / (2.0 * rows),
+        Loss::SquaredError => (outputs - targets).square().sum() / rows,
     }
 }
 
-/// The mean cost and the fraction of the examples that is classified correctly, over a whole split, without a graph.
+/// The mean cost and the fraction of right answers, over a whole split, without a graph.
+///
+/// A class is right if its output is the largest, a number if it is closer than .04 to the answer (Hochreiter and Schmidhuber
+/// 1997, section 5.4). Of `copying` only the answers that are symbols count: the blanks before them need no memory.
+/// Sequences are evaluated piece by piece, which the device adds up; other splits at once, because batch norm takes the
+/// statistics of the whole split before the first step.
 ///
 /// # Shapes
 ///
 /// - returns: `[2]`, cost and accuracy
 pub fn evaluate(network: &Network, split: &DeviceSplit, loss: Loss) -> Tensor<1> {
-    let outputs = network.valid().forward(split.inputs.clone(), &mut Pass::evaluation());
-    let correct = outputs.clone().argmax(1).equal(split.targets.clone().argmax(1));
-    let accuracy = correct.float().mean();
-    Tensor::cat(vec![mean_loss(loss, outputs, split.targets.clone()), accuracy], 0)
+    let network = network.valid();
+    let judge = |batch: Batch| {
+        let examples = batch.inputs.dims()[0];
+        let outputs = network.forward(batch.inputs, &mut Pass::evaluation());
+        let cost = mean_loss(loss, outputs.clone(), batch.targets.clone());
+        // Rows stand in the order of time: those of the last answers are the last ones.
+        let judged = outputs.dims()[0] - split.judged_answers() * examples..outputs.dims()[0];
+        let accuracy = accuracy(loss, outputs.slice([judged.clone()]), batch.targets.slice([judged]));
+        Tensor::cat(vec![cost, accuracy], 0) * (examples as f64 / split.len() as f64)
+    };
+    split.pieces().map(judge).fold(Tensor::zeros([2], &split.inputs.device()), Tensor::add)
+}
+
+/// How close to its answer a number must be.
+const CLOSE: f64 = 0.04;
+
+fn accuracy(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    let is_right = match loss {
+        Loss::SquaredError => (outputs - targets).abs().lower_elem(CLOSE),
+        _ => outputs.argmax(1).equal(targets.argmax(1)),
+    };
+    is_right.float().mean()
 }
 
 #[cfg(all(test, feature = "flex"))]

@@ -15,6 +15,9 @@ use crate::network::{Interface, Network};
 use crate::probe::Probe;
 use crate::seed;
 
+/// The sequences that are evaluated at a time: a recurrent network keeps the states of all their time steps.
+const EVALUATED_SEQUENCES: usize = 256;
+
 /// A network at initialization and its data, on a device. Every training starts from copies of it.
 #[derive(Debug)]
 pub struct Workload {
@@ -34,18 +37,27 @@ impl Workload {
         let interface = Interface {
             features: dataset.features,
             image: dataset.image,
-            outputs: (!is_probed).then_some(dataset.classes),
+            sequence: config.sequence(),
+            outputs: (!is_probed).then_some(dataset.outputs()),
         };
         let mut network = Network::init(&config.network, interface, seed, &tracked);
         network.center(&config.network, config.data.value.unwrap_or(0.0));
-        let direction = if is_probed { probe_direction(config, seed) } else { Vec::new() };
-        let targets = if is_probed { Targets::Direction(&direction) } else { Targets::Classes(dataset.classes) };
-        let split = |split, device| DeviceSplit::new(split, dataset.features, targets, device);
+        let targets = if is_probed {
+            Targets::Direction(probe_direction(config, seed))
+        } else {
+            Targets::Answers { classes: dataset.classes, judged: dataset.judged_answers }
+        };
+        let piece = config.sequence().map_or(usize::MAX, |_| EVALUATED_SEQUENCES);
+        let split = |split, device| DeviceSplit::new(split, dataset.features, &targets, device).in_pieces_of(piece);
+        let batches = match dataset.task {
+            Some(task) => Batches::drawn(task, targets.clone(), config.batch_size(), seed, &tracked),
+            None => Batches::new(split(&dataset.train, &tracked), config.batch_size(), seed),
+        };
         Self {
             config: config.clone(),
             device: device.clone(),
             network,
-            batches: Batches::new(split(&dataset.train, &tracked), config.batch_size(), seed),
+            batches,
             train: split(&dataset.train, device),
             test: split(&dataset.test, device),
         }
@@ -66,7 +78,7 @@ impl Workload {
         self.batches.clone()
     }
 
-    /// The training split, outside the graph.
+    /// The training split, outside the graph; of a task the first examples of the first epoch.
     pub fn train_split(&self) -> &DeviceSplit {
         &self.train
     }

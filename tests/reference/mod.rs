@@ -151,6 +151,7 @@ pub fn forward(
         NetworkKind::Residual => pass.residual(inputs.clone()),
         NetworkKind::Convolutional => pass.convolutional(inputs),
         NetworkKind::Plain | NetworkKind::Chain => pass.plain(inputs.clone()),
+        NetworkKind::Recurrent => panic!("it reads sequences, not signals"),
     };
     Outcome { outputs, sites: pass.sites, sides: pass.sides, statistics: pass.statistics }
 }
@@ -447,6 +448,7 @@ pub fn cost(loss: Loss, outputs: &Signal, targets: &[f64]) -> f64 {
             }
             Loss::SigmoidCrossEntropy => pairs.map(|(z, t)| -t * sigmoid(*z).ln() - (1.0 - t) * sigmoid(-z).ln()).sum(),
             Loss::Quadratic => pairs.map(|(z, t)| (sigmoid(*z) - t).powi(2) / 2.0).sum(),
+            Loss::SquaredError => pairs.map(|(z, t)| (z - t).powi(2)).sum(),
             Loss::LinearProbe => pairs.map(|(z, t)| z * t).sum(),
         }
     };
