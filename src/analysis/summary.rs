@@ -337,14 +337,9 @@ mod tests {
             step,
             layer_index: layer,
             layer: format!("hidden.{layer}"),
-            time_step: None,
             delta_l2: Some(delta),
-            mean_delta_l2: None,
             input_grad_l2: Some(delta * 3.0),
-            activation_mean: None,
-            activation_std: None,
-            saturated_fraction: None,
-            dead_fraction: None,
+            ..ActivationRow::default()
         }
     }
 
