@@ -10,7 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// The version of the files. It changes when a column changes its name or meaning.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// A row of `gradients.csv`: one parameter at one step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct GradientRow {
     pub layer: String,
     /// The parameter's path: `hidden.3.weight`.
     pub parameter: String,
-    /// The time step of a recurrent network; empty for others.
+    /// Empty: a recurrent network has the same parameters at every time step, and the gradient is summed over them.
     pub time_step: Option<usize>,
     /// Elements of the parameter.
     pub element_count: usize,
@@ -52,6 +52,9 @@ pub struct GradientRow {
 /// gradient with respect to its input is measured: to what the last hidden layer or the last block hands on. In a
 /// convolutional network every pixel of a channel is a unit. Activations are what normalization and activation function make
 /// together; linear layers have none: the stem, and the first layer of a convolutional network of pre-activation blocks.
+///
+/// A recurrent layer has a row without time step, over all time steps, and with `probe.time_steps` one for the initial
+/// state and for the state after each time step, in which only the gradients with respect to the state are filled.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ActivationRow {
     /// The run.
@@ -62,7 +65,8 @@ pub struct ActivationRow {
     pub layer_index: usize,
     /// The layer's path in the network: `hidden.3`.
     pub layer: String,
-    /// The time step of a recurrent network; empty for others.
+    /// Of the state of a recurrent layer, the time steps that it has seen: 0 is the initial state. Empty in rows of whole
+    /// layers.
     pub time_step: Option<usize>,
     /// Euclidean norm of the delta over all examples and units, of the loss that is a mean over the batch.
     pub delta_l2: Option<f64>,
@@ -83,6 +87,52 @@ pub struct ActivationRow {
     /// Fraction of the units that are 0 for every example of the batch, for ReLU and its relatives (leaky ReLU, PReLU, ELU,
     /// SELU, GELU); empty for other functions.
     pub dead_fraction: Option<f64>,
+    /// Euclidean norm, over examples and units, of the gradient of the loss with respect to the hidden state after
+    /// `time_step` time steps, with all that it reaches: later states, the layer above, the outputs. Empty in rows without
+    /// time step, and if not finite.
+    pub hidden_grad_l2: Option<f64>,
+    /// The same of the cell state of an LSTM; empty for other cells.
+    pub cell_grad_l2: Option<f64>,
+}
+
+/// A gate of a recurrent cell, whose values are sigmoids.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// i of an LSTM: what enters the cell state.
+    #[default]
+    Input,
+    /// f of an LSTM: what stays in the cell state.
+    Forget,
+    /// o of an LSTM: what the hidden state shows of the cell state.
+    Output,
+    /// r of a GRU: what the candidate sees of the old state.
+    Reset,
+    /// z of a GRU: what stays of the old state.
+    Update,
+}
+
+/// A row of `gates.csv`: one gate of a recurrent layer at one time step of one measured step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GateRow {
+    /// The run.
+    pub run_id: String,
+    /// The step, from 0.
+    pub step: usize,
+    /// The layer, from 0 at the input.
+    pub layer_index: usize,
+    /// The layer's path in the network: `hidden.0`.
+    pub layer: String,
+    /// The gate.
+    pub gate: Gate,
+    /// The time step, from 1, that the gate takes part in.
+    pub time_step: usize,
+    /// Mean of the gate's values, from 0 (closed) to 1 (open), over examples and units; empty if not finite.
+    pub mean: Option<f64>,
+    /// Fraction of the values below .05; empty if one is not finite.
+    pub low_fraction: Option<f64>,
+    /// Fraction of the values above .95; empty if one is not finite.
+    pub high_fraction: Option<f64>,
 }
 
 /// A row of `units.csv`: one unit of the stem or of a hidden layer at one step; of maxout, one piece of a unit.
@@ -254,6 +304,12 @@ pub trait RowSink {
     ///
     /// If they cannot be written.
     fn units(&mut self, rows: Vec<UnitRow>) -> io::Result<()>;
+    /// Adds rows of `gates.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn gates(&mut self, rows: Vec<GateRow>) -> io::Result<()>;
     /// Adds rows of `chain.csv`.
     ///
     /// # Errors
@@ -283,6 +339,8 @@ pub struct RunRows {
     pub activations: Vec<ActivationRow>,
     /// `units.csv`
     pub units: Vec<UnitRow>,
+    /// `gates.csv`
+    pub gates: Vec<GateRow>,
     /// `chain.csv`
     pub links: Vec<LinkRow>,
     /// `steps.csv`
@@ -302,6 +360,10 @@ impl RowSink for RunRows {
     }
     fn units(&mut self, rows: Vec<UnitRow>) -> io::Result<()> {
         self.units.extend(rows);
+        Ok(())
+    }
+    fn gates(&mut self, rows: Vec<GateRow>) -> io::Result<()> {
+        self.gates.extend(rows);
         Ok(())
     }
     fn links(&mut self, rows: Vec<LinkRow>) -> io::Result<()> {

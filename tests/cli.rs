@@ -49,7 +49,7 @@ fn a_run_writes_every_file_and_prints_a_table() {
         let manifest: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(run.join("manifest.json")).expect("reads")).expect("JSON");
         assert_eq!(manifest["status"], "complete");
-        assert_eq!(manifest["schema_version"], 2);
+        assert_eq!(manifest["schema_version"], 3);
         assert_eq!(manifest["environment"]["adapter"]["backend"], "flex");
         assert_eq!(manifest["environment"]["burn_version"].as_str().map(|version| &version[..4]), Some("0.22"));
     }
@@ -548,13 +548,13 @@ fn results_of_another_schema_version_are_refused_and_left_as_they_are() {
     let dir = temporary();
     run(dir.path(), SMALL, "run config.toml --device flex");
     let manifest = runs(&dir.path().join("results"))[0].join("manifest.json");
-    let text = fs::read_to_string(&manifest).expect("reads").replace("\"schema_version\": 2", "\"schema_version\": 99");
+    let text = fs::read_to_string(&manifest).expect("reads").replace("\"schema_version\": 3", "\"schema_version\": 99");
     fs::write(&manifest, &text).expect("writes");
     for command in ["run config.toml --device flex --force", "report results/small"] {
         let output = run(dir.path(), SMALL, command);
         assert_eq!(output.status.code(), Some(2), "{command}");
         let error = stderr(&output);
-        assert!(error.contains("manifest.json: has schema version 99") && error.contains("version 2"), "{error}");
+        assert!(error.contains("manifest.json: has schema version 99") && error.contains("version 3"), "{error}");
     }
     assert_eq!(fs::read_to_string(&manifest).expect("reads"), text);
     assert_eq!(runs(&dir.path().join("results")).len(), 2);

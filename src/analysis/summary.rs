@@ -1,5 +1,6 @@
 //! One summary a run, and one a configuration over its seeds.
 
+use super::layers::{first_states, gradient_profile, hidden_number, whole_layers};
 use super::statistics::{Interval, bootstrap_median, mean};
 use crate::schema::{
     ActivationRow, GradientRow, ProbeLoad, RunRows, RunStatus, StepPhase, ThroughputPhase, ThroughputRow,
@@ -43,6 +44,22 @@ pub struct RunSummary {
     /// Norm of the gradient with respect to the network's input by that with respect to what the last hidden layer hands on,
     /// at the first measured step.
     pub input_gradient_ratio_first: Option<f64>,
+    /// Whether gradients with respect to the states of a recurrent network were measured.
+    pub has_states: bool,
+    /// Norm of the gradient with respect to the initial hidden state of the first recurrent layer by that with respect to
+    /// the one after the last time step, at the first measured step.
+    pub hidden_grad_ratio_first: Option<f64>,
+    /// The same at the last measured step.
+    pub hidden_grad_ratio_last: Option<f64>,
+    /// The same of the cell state of an LSTM, at the first measured step.
+    pub cell_grad_ratio_first: Option<f64>,
+    /// The same at the last measured step.
+    pub cell_grad_ratio_last: Option<f64>,
+    /// Decades that the norm of the gradient with respect to the hidden state of the first recurrent layer loses from one
+    /// time step to the one before it, by least squares, at the first measured step; empty where a gradient is 0 or not finite.
+    pub decades_lost_per_time_step_first: Option<f64>,
+    /// The same at the last measured step.
+    pub decades_lost_per_time_step_last: Option<f64>,
     /// Time of a steady step without the probe, in milliseconds.
     pub step_time_ms: Option<Interval>,
     /// Examples a second, steady, without the probe.
@@ -71,6 +88,12 @@ impl RunSummary {
         "delta_ratio_first",
         "delta_ratio_layers",
         "input_gradient_ratio_first",
+        "hidden_grad_ratio_first",
+        "hidden_grad_ratio_last",
+        "cell_grad_ratio_first",
+        "cell_grad_ratio_last",
+        "decades_lost_per_time_step_first",
+        "decades_lost_per_time_step_last",
         "step_time_ms_p50",
         "step_time_ms_p50_low",
         "step_time_ms_p50_high",
@@ -108,7 +131,18 @@ impl RunSummary {
             .map(number),
         );
         fields.push(self.delta_ratio_layers.map_or_else(String::new, |layers| layers.to_string()));
-        fields.push(number(self.input_gradient_ratio_first));
+        fields.extend(
+            [
+                self.input_gradient_ratio_first,
+                self.hidden_grad_ratio_first,
+                self.hidden_grad_ratio_last,
+                self.cell_grad_ratio_first,
+                self.cell_grad_ratio_last,
+                self.decades_lost_per_time_step_first,
+                self.decades_lost_per_time_step_last,
+            ]
+            .map(number),
+        );
         for interval in [self.step_time_ms, self.examples_per_second] {
             fields.push(part(interval, |interval| interval.median));
             fields.push(part(interval, |interval| interval.low));
@@ -135,6 +169,9 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
     let measured = |row: Option<&GradientRow>| row.map(|row| row.step);
     let first = measured(rows.gradients.first()).map(|step| gradient_profile(&rows.gradients, step));
     let last = measured(rows.gradients.last()).map(|step| gradient_profile(&rows.gradients, step));
+    let states = first_states(&rows.activations);
+    let (first_states, last_states) =
+        (StateProfile::new(&states, states.first()), StateProfile::new(&states, states.last()));
     let delta = delta_ratio(&rows.activations);
     let steady = |load: ProbeLoad| -> Vec<&ThroughputRow> {
         let is_steady = |row: &&ThroughputRow| row.phase == ThroughputPhase::Steady && row.probe == load;
@@ -158,11 +195,18 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
         test_accuracy: test.and_then(|row| row.accuracy),
         gradient_ratio_first: first.as_ref().and_then(|profile| first_to_last(profile)),
         gradient_ratio_last: last.as_ref().and_then(|profile| first_to_last(profile)),
-        decades_lost_per_layer_first: first.as_ref().and_then(|profile| decades_lost_per_layer(profile)),
-        decades_lost_per_layer_last: last.as_ref().and_then(|profile| decades_lost_per_layer(profile)),
+        decades_lost_per_layer_first: first.as_ref().and_then(|profile| decades_lost(profile)),
+        decades_lost_per_layer_last: last.as_ref().and_then(|profile| decades_lost(profile)),
         delta_ratio_first: delta.map(|(ratio, _)| ratio),
         delta_ratio_layers: delta.map(|(_, layers)| layers),
         input_gradient_ratio_first: input_gradient_ratio(&rows.activations),
+        has_states: !states.is_empty(),
+        hidden_grad_ratio_first: first_to_last(&first_states.hidden),
+        hidden_grad_ratio_last: first_to_last(&last_states.hidden),
+        cell_grad_ratio_first: first_to_last(&first_states.cell),
+        cell_grad_ratio_last: first_to_last(&last_states.cell),
+        decades_lost_per_time_step_first: decades_lost(&first_states.hidden),
+        decades_lost_per_time_step_last: decades_lost(&last_states.hidden),
         step_time_ms: of_off(|row| row.elapsed_ms / row.steps as f64),
         examples_per_second: of_off(|row| row.examples_per_second),
         flops_per_second: of_off(|row| row.flops_per_second),
@@ -179,33 +223,43 @@ fn paired_ratio(off: &[&ThroughputRow], probed: &[&ThroughputRow]) -> Option<Int
     bootstrap_median(&ratios)
 }
 
-/// The norm of each hidden layer's weight gradient at a step, the layer nearest to the input first; `None` where it
-/// is not finite.
-pub fn gradient_profile(gradients: &[GradientRow], step: usize) -> Vec<Option<f64>> {
-    gradients
-        .iter()
-        .filter(|row| row.step == step && row.layer.starts_with("hidden.") && row.parameter.ends_with(".weight"))
-        .map(|row| row.grad_l2)
-        .collect()
+/// The gradients with respect to the states of a recurrent layer at a step, the initial state first; `None` where one is
+/// not finite, or where the layer has no such state.
+struct StateProfile {
+    hidden: Vec<Option<f64>>,
+    cell: Vec<Option<f64>>,
+}
+
+impl StateProfile {
+    /// The profile at the step of a row; empty without one.
+    fn new(states: &[&ActivationRow], at: Option<&&ActivationRow>) -> Self {
+        let rows: Vec<_> = states.iter().filter(|row| at.is_some_and(|at| at.step == row.step)).collect();
+        Self {
+            hidden: rows.iter().map(|row| row.hidden_grad_l2).collect(),
+            cell: rows.iter().map(|row| row.cell_grad_l2).collect(),
+        }
+    }
 }
 
 fn first_to_last(profile: &[Option<f64>]) -> Option<f64> {
     match profile {
-        [Some(first), .., Some(last)] if *last > 0.0 => Some(first / last),
+        [Some(first), .., Some(last)] if *last > 0.0 => Some(first / last).filter(|ratio| ratio.is_finite()),
         _ => None,
     }
 }
 
-/// The slope of log10 of the norm over the layers, by least squares: positive if it shrinks towards the input.
-fn decades_lost_per_layer(profile: &[Option<f64>]) -> Option<f64> {
-    let logs: Vec<f64> =
-        profile.iter().map(|norm| norm.filter(|norm| *norm > 0.0).map(f64::log10)).collect::<Option<_>>()?;
+/// The slope of log10 of the norm over layers or time steps, by least squares: positive if it shrinks towards the first one.
+fn decades_lost(profile: &[Option<f64>]) -> Option<f64> {
+    let logs: Vec<f64> = profile
+        .iter()
+        .map(|norm| norm.filter(|norm| *norm > 0.0 && norm.is_finite()).map(f64::log10))
+        .collect::<Option<_>>()?;
     if logs.len() < 2 {
         return None;
     }
     let center = (logs.len() - 1) as f64 / 2.0;
     let mean = logs.iter().sum::<f64>() / logs.len() as f64;
-    let deviations = || logs.iter().enumerate().map(|(layer, log)| (layer as f64 - center, log - mean));
+    let deviations = || logs.iter().enumerate().map(|(place, log)| (place as f64 - center, log - mean));
     let covariance: f64 = deviations().map(|(x, y)| x * y).sum();
     let variance: f64 = deviations().map(|(x, _)| x * x).sum();
     Some(covariance / variance)
@@ -217,8 +271,8 @@ const LAYERS_WITH_ENDS: usize = 10;
 /// The norms of the deltas of an early layer by those of a late one at the first measured step, and the layers between.
 fn delta_ratio(activations: &[ActivationRow]) -> Option<(f64, usize)> {
     let first = activations.first()?.step;
-    let is_hidden = |row: &&ActivationRow| row.step == first && row.layer.starts_with("hidden.");
-    let deltas: Vec<Option<f64>> = activations.iter().filter(is_hidden).map(|row| row.delta_l2).collect();
+    let is_hidden = |row: &&ActivationRow| row.step == first && hidden_number(&row.layer).is_some();
+    let deltas: Vec<Option<f64>> = whole_layers(activations).filter(is_hidden).map(|row| row.delta_l2).collect();
     let count = deltas.len();
     let (early, late) = if count >= LAYERS_WITH_ENDS { (4, count - 3) } else { (0, count.checked_sub(1)?) };
     if early == late {
@@ -230,7 +284,7 @@ fn delta_ratio(activations: &[ActivationRow]) -> Option<(f64, usize)> {
 
 fn input_gradient_ratio(activations: &[ActivationRow]) -> Option<f64> {
     let first = activations.first()?.step;
-    let rows: Vec<&ActivationRow> = activations.iter().filter(|row| row.step == first).collect();
+    let rows: Vec<&ActivationRow> = whole_layers(activations).filter(|row| row.step == first).collect();
     match rows[..] {
         [input, .., output] => {
             let (input, output) = (input.input_grad_l2?, output.input_grad_l2?);
@@ -290,15 +344,15 @@ mod tests {
     #[test]
     fn a_gradient_that_shrinks_tenfold_a_layer_loses_one_decade_a_layer() {
         let profile = [Some(1e-5), Some(1e-4), Some(1e-3), Some(1e-2)];
-        assert!((decades_lost_per_layer(&profile).expect("four layers") - 1.0).abs() < 1e-12);
+        assert!((decades_lost(&profile).expect("four layers") - 1.0).abs() < 1e-12);
         assert!((first_to_last(&profile).expect("four layers") - 1e-3).abs() < 1e-15);
     }
 
     #[test]
     fn a_gradient_that_is_0_has_a_ratio_of_0_and_no_slope() {
         let profile = [Some(0.0), Some(1e-3)];
-        assert_eq!((first_to_last(&profile), decades_lost_per_layer(&profile)), (Some(0.0), None));
-        assert_eq!((first_to_last(&[None, Some(1.0)]), decades_lost_per_layer(&[Some(1.0)])), (None, None));
+        assert_eq!((first_to_last(&profile), decades_lost(&profile)), (Some(0.0), None));
+        assert_eq!((first_to_last(&[None, Some(1.0)]), decades_lost(&[Some(1.0)])), (None, None));
     }
 
     #[test]
@@ -337,14 +391,9 @@ mod tests {
             step,
             layer_index: layer,
             layer: format!("hidden.{layer}"),
-            time_step: None,
             delta_l2: Some(delta),
-            mean_delta_l2: None,
             input_grad_l2: Some(delta * 3.0),
-            activation_mean: None,
-            activation_std: None,
-            saturated_fraction: None,
-            dead_fraction: None,
+            ..ActivationRow::default()
         }
     }
 
@@ -366,6 +415,97 @@ mod tests {
         let (low, high) = (summary(0.0), summary(2.0_f64.sqrt()));
         let configuration = Configuration { levels: &[], runs: vec![&low, &high] };
         assert!((configuration.delta_rate().expect("two seeds") - 1.0).abs() < 1e-12);
+    }
+
+    /// The state of a recurrent layer at every time step, the gradient shrinking by a factor a time step on its way back.
+    fn states(step: usize, layer: usize, hidden: f64, cell: Option<f64>) -> Vec<ActivationRow> {
+        let shrunk = |factor: f64, time_step: usize| 7.0 * factor.powi(10 - time_step as i32);
+        let row = |time_step| ActivationRow {
+            time_step: Some(time_step),
+            delta_l2: None,
+            input_grad_l2: None,
+            hidden_grad_l2: Some(shrunk(hidden, time_step)),
+            cell_grad_l2: cell.map(|cell| shrunk(cell, time_step)),
+            ..activation(step, layer, 0.0)
+        };
+        (0..=10).map(row).collect()
+    }
+
+    fn summary_of(activations: Vec<ActivationRow>) -> RunSummary {
+        summarize("r", vec![], 1, RunStatus::Complete, &RunRows { activations, ..RunRows::default() })
+    }
+
+    #[test]
+    fn a_state_gradient_that_halves_a_time_step_loses_log10_of_2_decades_and_1024_times_in_10_steps() {
+        let step = |step, hidden, cell| [states(step, 0, hidden, cell), states(step, 1, 0.9, None)].concat();
+        let summary = summary_of([step(0, 0.5, Some(0.1)), step(3, 0.7, None), step(9, 2.0, Some(1.0))].concat());
+        let close = |found: Option<f64>, expected: f64| {
+            let found = found.expect("finite");
+            assert!((found - expected).abs() < 1e-9 * expected.abs(), "{found}, expected {expected}");
+        };
+        close(summary.decades_lost_per_time_step_first, 2.0_f64.log10());
+        close(summary.decades_lost_per_time_step_last, -(2.0_f64.log10()));
+        close(summary.hidden_grad_ratio_first, 1.0 / 1024.0);
+        close(summary.hidden_grad_ratio_last, 1024.0);
+        close(summary.cell_grad_ratio_first, 1e-10);
+        close(summary.cell_grad_ratio_last, 1.0);
+    }
+
+    #[test]
+    fn a_state_gradient_that_is_0_or_missing_has_no_slope_and_none_at_the_end_no_ratio() {
+        let mut rows = states(0, 0, 0.5, None);
+        rows[0].hidden_grad_l2 = Some(0.0);
+        let summary = summary_of(rows.clone());
+        assert_eq!((summary.hidden_grad_ratio_first, summary.decades_lost_per_time_step_first), (Some(0.0), None));
+        assert_eq!(summary.cell_grad_ratio_first, None);
+        rows[10].hidden_grad_l2 = Some(0.0);
+        assert_eq!(summary_of(rows.clone()).hidden_grad_ratio_first, None);
+        rows[10].hidden_grad_l2 = None;
+        assert_eq!(summary_of(rows).hidden_grad_ratio_first, None);
+        let summary = summary_of((0..3).map(|layer| activation(0, layer, 1.0)).collect());
+        assert_eq!((summary.has_states, summary.hidden_grad_ratio_last), (false, None));
+    }
+
+    #[test]
+    fn rows_of_time_steps_are_no_layers() {
+        let layers = |with_states: bool| -> Vec<ActivationRow> {
+            let rows =
+                |layer| [vec![activation(0, layer, 0.25_f64.powi(2 - layer as i32))], states(0, layer, 0.5, None)];
+            (0..3).flat_map(|layer| rows(layer).into_iter().take(if with_states { 2 } else { 1 }).flatten()).collect()
+        };
+        let (with, without) = (summary_of(layers(true)), summary_of(layers(false)));
+        assert_eq!((with.delta_ratio_first, with.delta_ratio_layers), (Some(0.0625), Some(2)));
+        assert_eq!(with.delta_ratio_first, without.delta_ratio_first);
+        assert_eq!(with.input_gradient_ratio_first, Some(0.0625));
+    }
+
+    #[test]
+    fn the_columns_of_the_summary_are_in_the_order_of_its_fields() {
+        let summary = RunSummary {
+            input_gradient_ratio_first: Some(1.0),
+            hidden_grad_ratio_first: Some(2.0),
+            hidden_grad_ratio_last: Some(3.0),
+            cell_grad_ratio_first: Some(4.0),
+            cell_grad_ratio_last: Some(5.0),
+            decades_lost_per_time_step_first: Some(6.0),
+            decades_lost_per_time_step_last: Some(7.0),
+            ..summary_of(Vec::new())
+        };
+        let fields = summary.fields();
+        let named: Vec<(&str, &str)> =
+            RunSummary::COLUMNS.iter().copied().zip(fields.iter().map(String::as_str)).skip(12).take(7).collect();
+        assert_eq!(
+            named,
+            [
+                ("input_gradient_ratio_first", "1"),
+                ("hidden_grad_ratio_first", "2"),
+                ("hidden_grad_ratio_last", "3"),
+                ("cell_grad_ratio_first", "4"),
+                ("cell_grad_ratio_last", "5"),
+                ("decades_lost_per_time_step_first", "6"),
+                ("decades_lost_per_time_step_last", "7"),
+            ]
+        );
     }
 
     #[test]

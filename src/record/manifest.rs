@@ -47,6 +47,8 @@ pub struct RowCounts {
     pub activations: usize,
     /// In `units.csv`.
     pub units: usize,
+    /// In `gates.csv`.
+    pub gates: usize,
     /// In `chain.csv`.
     pub links: usize,
     /// In `steps.csv`.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use super::manifest::{Manifest, ManifestVersion, RowCounts};
 use crate::schema::{
-    ActivationRow, GradientRow, LinkRow, RowSink, RunRows, SCHEMA_VERSION, StepRow, ThroughputRow, UnitRow,
+    ActivationRow, GateRow, GradientRow, LinkRow, RowSink, RunRows, SCHEMA_VERSION, StepRow, ThroughputRow, UnitRow,
 };
 
 const MANIFEST: &str = "manifest.json";
@@ -94,6 +94,7 @@ impl ExperimentStore {
             gradients: Table::new(&temporary, "gradients.csv"),
             activations: Table::new(&temporary, "activations.csv"),
             units: Table::new(&temporary, "units.csv"),
+            gates: Table::new(&temporary, "gates.csv"),
             links: Table::new(&temporary, "chain.csv"),
             steps: Table::new(&temporary, "steps.csv"),
             throughput: Table::new(&temporary, "throughput.csv"),
@@ -111,6 +112,7 @@ pub struct PendingRun {
     gradients: Table,
     activations: Table,
     units: Table,
+    gates: Table,
     links: Table,
     steps: Table,
     throughput: Table,
@@ -123,8 +125,8 @@ impl PendingRun {
     ///
     /// If something cannot be written; then nothing stands under the final name that did not stand there before.
     pub fn commit(mut self, manifest: &Manifest) -> Result<(), StoreError> {
-        let Self { gradients, activations, units, links, steps, throughput, .. } = &mut self;
-        for table in [gradients, activations, units, links, steps, throughput] {
+        let Self { gradients, activations, units, gates, links, steps, throughput, .. } = &mut self;
+        for table in [gradients, activations, units, gates, links, steps, throughput] {
             table.close().map_err(StoreError::write(&table.path))?;
         }
         let path = self.temporary.join(MANIFEST);
@@ -155,6 +157,7 @@ impl PendingRun {
             gradients: self.gradients.rows,
             activations: self.activations.rows,
             units: self.units.rows,
+            gates: self.gates.rows,
             links: self.links.rows,
             steps: self.steps.rows,
             throughput: self.throughput.rows,
@@ -185,6 +188,9 @@ impl RowSink for PendingRun {
     }
     fn units(&mut self, rows: Vec<UnitRow>) -> io::Result<()> {
         self.units.write(&rows)
+    }
+    fn gates(&mut self, rows: Vec<GateRow>) -> io::Result<()> {
+        self.gates.write(&rows)
     }
     fn links(&mut self, rows: Vec<LinkRow>) -> io::Result<()> {
         self.links.write(&rows)
@@ -255,6 +261,7 @@ fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
         gradients: read_table(&run.join("gradients.csv"))?,
         activations: read_table(&run.join("activations.csv"))?,
         units: read_table(&run.join("units.csv"))?,
+        gates: read_table(&run.join("gates.csv"))?,
         links: read_table(&run.join("chain.csv"))?,
         steps: read_table(&run.join("steps.csv"))?,
         throughput: read_table(&run.join("throughput.csv"))?,
@@ -270,6 +277,7 @@ fn check_counts(run: &Path, manifest: &Manifest, rows: &RunRows) -> Result<(), S
         ("gradients.csv", written.gradients, rows.gradients.len()),
         ("activations.csv", written.activations, rows.activations.len()),
         ("units.csv", written.units, rows.units.len()),
+        ("gates.csv", written.gates, rows.gates.len()),
         ("chain.csv", written.links, rows.links.len()),
         ("steps.csv", written.steps, rows.steps.len()),
         ("throughput.csv", written.throughput, rows.throughput.len()),
@@ -378,7 +386,7 @@ fn remove_leftovers(dir: &Path) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::StepPhase;
+    use crate::schema::{Gate, StepPhase};
 
     fn header<R: Serialize>(row: &R) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
@@ -405,8 +413,8 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_are_those_of_schema_version_2() {
-        assert_eq!(SCHEMA_VERSION, 2);
+    fn the_columns_are_those_of_schema_version_3() {
+        assert_eq!(SCHEMA_VERSION, 3);
         assert_eq!(
             header(&step_row()),
             "run_id,step,epoch,phase,loss,penalty,accuracy,learning_rate,grad_l2_before_clip,grad_l2_after_clip,clip_coefficient,clipped_fraction"
@@ -419,11 +427,13 @@ mod tests {
         let activation = ActivationRow::default();
         assert_eq!(
             header(&activation),
-            "run_id,step,layer_index,layer,time_step,delta_l2,mean_delta_l2,input_grad_l2,activation_mean,activation_std,saturated_fraction,dead_fraction"
+            "run_id,step,layer_index,layer,time_step,delta_l2,mean_delta_l2,input_grad_l2,activation_mean,activation_std,saturated_fraction,dead_fraction,hidden_grad_l2,cell_grad_l2"
         );
         let unit =
             UnitRow { run_id: String::new(), step: 0, layer_index: 0, layer: String::new(), unit: 0, mean_delta: None };
         assert_eq!(header(&unit), "run_id,step,layer_index,layer,unit,mean_delta");
+        let gate = GateRow::default();
+        assert_eq!(header(&gate), "run_id,step,layer_index,layer,gate,time_step,mean,low_fraction,high_fraction");
         let link = LinkRow { product: Some(0.0), ..LinkRow::default() };
         assert_eq!(
             header(&link),
@@ -455,6 +465,20 @@ mod tests {
         let text = fs::read_to_string(&table.path).expect("reads");
         assert_eq!(text.lines().nth(1), Some("r,1,0,test_split,2.5e-7,,,,,,,"));
         assert_eq!(read_table::<StepRow>(&table.path).expect("parses"), [step_row()]);
+    }
+
+    #[test]
+    fn a_gate_is_written_by_its_name_and_reads_back() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut table = Table::new(dir.path(), "gates.csv");
+        let gates = [Gate::Input, Gate::Forget, Gate::Output, Gate::Reset, Gate::Update];
+        let rows = gates.map(|gate| GateRow { gate, time_step: 1, mean: Some(0.5), ..GateRow::default() });
+        table.write(&rows).expect("writes");
+        table.close().expect("closes");
+        let text = fs::read_to_string(&table.path).expect("reads");
+        let names: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split(',').nth(4)).collect();
+        assert_eq!(names, ["input", "forget", "output", "reset", "update"]);
+        assert_eq!(read_table::<GateRow>(&table.path).expect("parses"), rows);
     }
 
     #[test]

@@ -118,7 +118,7 @@ mod tests {
             factors: factors.iter().map(|(name, level)| ((*name).to_owned(), (*level).to_owned())).collect(),
             seed: 1,
             data_sha256: None,
-            rows: RowCounts { gradients: 0, activations: 0, units: 0, links: 0, steps: 0, throughput: 0 },
+            rows: RowCounts { gradients: 0, activations: 0, units: 0, gates: 0, links: 0, steps: 0, throughput: 0 },
             config: RunConfig {
                 data: DataConfig::default(),
                 network: NetworkConfig::plain(3, 4, Activation::Relu, WeightInit::He),
@@ -159,14 +159,8 @@ mod tests {
             step,
             layer_index,
             layer: layer.to_owned(),
-            time_step: None,
             delta_l2: Some(1.0),
-            mean_delta_l2: None,
-            input_grad_l2: None,
-            activation_mean: None,
-            activation_std: None,
-            saturated_fraction: None,
-            dead_fraction: None,
+            ..ActivationRow::default()
         }
     }
 
