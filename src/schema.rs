@@ -208,7 +208,8 @@ pub struct StepRow {
     /// The penalties of `training.l1` and `training.l2`, which the gradients contain; empty without them and at steps that
     /// the probe left out.
     pub penalty: Option<f64>,
-    /// The fraction of the examples that is classified correctly; empty in `train` rows.
+    /// The fraction of the answers that are right: of the examples that are classified correctly, of the time steps that have
+    /// an answer, or, where answers are numbers, of those with an error below .04. Empty in `train` rows.
     pub accuracy: Option<f64>,
     /// The learning rate of the update; empty in evaluations and where nothing is updated.
     pub learning_rate: Option<f64>,

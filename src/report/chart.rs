@@ -91,6 +91,10 @@ pub struct Chart {
     pub styles: Vec<(Style, String)>,
     /// A value that a line across every panel marks, and its name.
     pub level: Option<(f64, String)>,
+    /// The range of a linear vertical axis; without one, that of the points.
+    pub range: Option<(f64, f64)>,
+    /// Whether lines of many points have markers on a few of them only.
+    pub few_markers: bool,
     /// The panels.
     pub panels: Vec<Panel>,
 }
@@ -134,6 +138,10 @@ impl Sample {
 
 type Context<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ticked, Ticked>>;
 
+/// A line with more markers has none.
+const MAX_MARKERS: usize = 60;
+/// So many markers leave room to see whether a line is dashed.
+const FEW_MARKERS: usize = 12;
 const PANEL_WIDTH: u32 = 400;
 const PANEL_HEIGHT: u32 = 300;
 
@@ -270,8 +278,9 @@ impl Chart {
             }
         }
         // Markers tell the lines apart in black and white; too many of them would hide the line.
-        if !line.bare && (middle.len() <= 60 || !line.joined) {
-            chart.draw_series(middle.iter().map(|at| marker(line.color, *at)))?;
+        let points_a_marker = if self.few_markers { middle.len().div_ceil(FEW_MARKERS).max(1) } else { 1 };
+        if !line.bare && (middle.len() / points_a_marker <= MAX_MARKERS || !line.joined) {
+            chart.draw_series(middle.iter().step_by(points_a_marker).map(|at| marker(line.color, *at)))?;
         }
         // What has no place on the axis stands at its edge.
         let edge = |x: f64, y: f64| (place(&self.x.scale, x).clamp(x_range.0, x_range.1), y);
@@ -296,6 +305,11 @@ impl Chart {
     }
 
     fn y_range(&self) -> (f64, f64) {
+        if let Some((low, high)) = self.range {
+            // So that a line on the edge, and its markers, can be seen.
+            let margin = (high - low) * 0.04;
+            return (low - margin, high + margin);
+        }
         let points = self.lines().flat_map(|line| &line.points);
         let values = points.flat_map(|point| [point.low, point.y, point.high]);
         let values = values.chain(self.level.iter().map(|(level, _)| *level));
@@ -330,6 +344,8 @@ mod tests {
             legend: vec!["relu".to_owned()],
             styles: Vec::new(),
             level: None,
+            range: None,
+            few_markers: false,
             panels: vec![Panel { title: String::new(), lines: vec![line] }],
         }
     }
@@ -356,6 +372,27 @@ mod tests {
         let (low, high) = chart.y_range();
         assert!(low <= -5.0 && high >= 0.0, "{low} {high}");
         assert!(chart.to_svg().expect("draws").contains("threshold"));
+    }
+
+    #[test]
+    fn a_line_of_many_points_has_a_marker_on_each_a_few_or_none_but_always_markers_if_asked_for_few() {
+        let markers = |count: usize, few_markers: bool| {
+            let points = (0..count).map(|x| Point { x: x as f64, y: 1.0, low: 1.0, high: 1.0 }).collect();
+            let chart =
+                Chart { few_markers, legend: Vec::new(), ..chart(Line { joined: true, points, ..Line::default() }) };
+            chart.to_svg().expect("draws").matches("<circle").count()
+        };
+        assert_eq!((markers(10, false), markers(60, false), markers(61, false)), (10, 60, 0));
+        assert_eq!((markers(10, true), markers(60, true), markers(200, true)), (10, 12, 12));
+    }
+
+    #[test]
+    fn a_given_range_holds_whatever_the_points_are() {
+        let point = Point { x: 1.0, y: 0.5, low: 0.5, high: 0.5 };
+        let mut chart = chart(Line { points: vec![point], ..Line::default() });
+        chart.y.scale = Scale::Linear;
+        chart.range = Some((0.0, 1.0));
+        assert_eq!(chart.y_range(), (-0.04, 1.04));
     }
 
     #[test]

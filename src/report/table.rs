@@ -44,13 +44,16 @@ pub fn summary_table(factors: &[String], runs: &[RunSummary]) -> String {
 }
 
 /// The columns of [`outcome_cells`].
-const OUTCOMES: [&str; 9] = [
+const OUTCOMES: [&str; 12] = [
     "train loss",
+    "test loss",
     "test accuracy",
     "first/last\ngrad, start",
     "first/last\ngrad, end",
     "decades\na layer",
     "delta\na layer",
+    "decades a\ntime step, start",
+    "decades a\ntime step, end",
     "step ms",
     "examples/s",
     "probe\ncost",
@@ -69,11 +72,15 @@ fn outcome_cells(configuration: &Configuration<'_>) -> Vec<String> {
     let delta_rate = configuration.delta_rate();
     vec![
         mean_and_spread(&configuration.values(|run| run.train_loss), 1.0, ""),
+        // Accuracy may see a part of what a recurrent network answers, and of a number only whether it is close.
+        mean_and_spread(&configuration.values(|run| run.test_loss.filter(|_| run.has_states)), 1.0, ""),
         mean_and_spread(&configuration.values(|run| run.test_accuracy), 100.0, " %"),
         ratio(configuration.values(|run| run.gradient_ratio_first)),
         ratio(configuration.values(|run| run.gradient_ratio_last.filter(|_| is_trained))),
         mean_of(|run| run.decades_lost_per_layer_first, 2),
         delta_rate.map_or_else(String::new, |rate| significant(rate, 4)),
+        mean_of(|run| run.decades_lost_per_time_step_first, 2),
+        mean_of(|run| run.decades_lost_per_time_step_last.filter(|_| run.is_trained), 2),
         mean_of(|run| run.step_time_ms.map(|interval| interval.median), 3),
         mean_of(|run| run.examples_per_second.map(|interval| interval.median), 3),
         mean_of(|run| run.probe_ratio.map(|interval| interval.median), 3),
@@ -129,4 +136,38 @@ pub fn adapter_table(adapters: &[Adapter]) -> String {
         ]);
     }
     table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::summarize;
+    use crate::schema::{RunRows, RunStatus};
+
+    fn summary() -> RunSummary {
+        let empty = summarize("r", vec![], 1, RunStatus::Complete, &RunRows::default());
+        RunSummary { is_trained: true, train_loss: Some(0.5), test_loss: Some(0.75), test_accuracy: Some(0.5), ..empty }
+    }
+
+    #[test]
+    fn only_a_recurrent_network_has_columns_of_time_steps_and_of_the_test_loss() {
+        let other = summary_table(&[], &[summary()]);
+        assert!(
+            !other.contains("time step") && !other.contains("test loss") && other.contains("train loss"),
+            "{other}"
+        );
+        let recurrent = RunSummary {
+            has_states: true,
+            decades_lost_per_time_step_first: Some(0.123),
+            decades_lost_per_time_step_last: Some(-0.0456),
+            ..summary()
+        };
+        let table = summary_table(&[], std::slice::from_ref(&recurrent));
+        for text in ["time step, start", "time step, end", "0.12", "-0.046", "test loss", "0.750"] {
+            assert!(table.contains(text), "{text}: {table}");
+        }
+        // Without training the end is the start.
+        let untrained = summary_table(&[], &[RunSummary { is_trained: false, ..recurrent }]);
+        assert!(untrained.contains("time step, start") && !untrained.contains("time step, end"), "{untrained}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Quantities of hidden layers over training, as colours.
 
-use super::layout::{Configuration, Layout, hidden_number, hidden_weights, left_out};
-use crate::analysis::{geometric_mean, mean};
+use super::layout::{Configuration, Layout, left_out};
+use crate::analysis::{geometric_mean, hidden_number, mean, weight_gradients, whole_layers};
 use crate::record::RunRecord;
 use crate::report::axis::Scale;
 use crate::report::heat_map::{Cell, HeatMap, HeatPanel, has_room_for};
@@ -28,8 +28,8 @@ struct Measured {
 /// The norm of the weight gradient.
 pub fn weight_gradient(layout: &Layout<'_>) -> Option<HeatMap> {
     let measured = |run: &RunRecord| {
-        let rows = hidden_weights(run);
-        rows.map(|(layer, row)| Measured { step: row.step, layer, value: row.grad_l2 }).collect()
+        let layers = weight_gradients(&run.rows.gradients).into_iter();
+        layers.map(|layer| Measured { step: layer.step, layer: layer.layer, value: layer.l2 }).collect()
     };
     let panels = panels(layout, measured, log_cell);
     let panels = panels.into_iter().filter(|merged| merged.panel.count >= 2).collect();
@@ -53,7 +53,7 @@ pub fn dead_units(layout: &Layout<'_>) -> Option<HeatMap> {
 
 /// The fractions of a run; none if its activation function has no dead units.
 fn dead_fractions(run: &RunRecord) -> Vec<Measured> {
-    let rows = || run.rows.activations.iter().filter(|row| hidden_number(&row.layer).is_some());
+    let rows = || whole_layers(&run.rows.activations).filter(|row| hidden_number(&row.layer).is_some());
     if rows().all(|row| row.dead_fraction.is_none()) {
         return Vec::new();
     }

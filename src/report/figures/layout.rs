@@ -5,10 +5,10 @@ use crate::report::axis::Axis;
 use crate::report::chart::{Chart, Line, Panel};
 use crate::report::format::short_name;
 use crate::report::page::Heading;
-use crate::schema::GradientRow;
 
 /// Which runs share a line and which lines share a panel: the first factor gives the colours, the others the panels.
 pub struct Layout<'a> {
+    runs: &'a [RunRecord],
     /// The name of the experiment.
     pub title: String,
     /// The levels of the first factor.
@@ -39,17 +39,30 @@ pub struct Configuration<'a> {
     pub levels: String,
     /// One run a seed.
     pub runs: Vec<&'a RunRecord>,
+    factors: Vec<Level<'a>>,
 }
+
+/// A factor and its level.
+type Level<'a> = (&'a str, &'a str);
 
 impl<'a> Layout<'a> {
     /// Lays out runs that have the same factors.
     pub fn new(runs: &'a [RunRecord]) -> Self {
-        let factors: Vec<String> = runs
-            .first()
-            .map(|run| run.manifest.factors.iter().map(|(name, _)| name.clone()).collect())
-            .unwrap_or_default();
-        let names: Vec<&str> = factors.iter().map(|name| short_name(name)).collect();
+        Self::by(runs, |run| levels(run).collect())
+    }
+
+    /// The same runs without a factor, so that those which differ in it alone belong together; `None` if there is no such
+    /// factor.
+    pub fn without(&self, factor: &str) -> Option<Self> {
+        let is_known = self.runs.first()?.manifest.factors.iter().any(|(name, _)| name == factor);
+        is_known.then(|| Self::by(self.runs, |run| levels(run).filter(|(name, _)| *name != factor).collect()))
+    }
+
+    fn by(runs: &'a [RunRecord], levels: impl Fn(&'a RunRecord) -> Vec<Level<'a>>) -> Self {
+        let names: Vec<&str> =
+            runs.first().map(&levels).unwrap_or_default().iter().map(|(name, _)| short_name(name)).collect();
         let mut layout = Self {
+            runs,
             factors: names.join(", "),
             title: runs.first().map_or_else(String::new, |run| run.manifest.experiment.clone()),
             color_names: Vec::new(),
@@ -58,19 +71,19 @@ impl<'a> Layout<'a> {
             configurations: Vec::new(),
         };
         for run in runs {
-            let levels = &run.manifest.factors;
-            let name = levels.first().map_or_else(|| layout.title.clone(), |(_, level)| level.clone());
+            let levels = levels(run);
+            let name = levels.first().map_or_else(|| layout.title.clone(), |(_, level)| (*level).to_owned());
             let color = position_or_push(&mut layout.color_names, name, |known, name| known == name);
-            let rest: Vec<&str> = levels.iter().skip(1).map(|(_, level)| level.as_str()).collect();
+            let rest: Vec<&str> = levels.iter().skip(1).map(|(_, level)| *level).collect();
             let panel = position_or_push(&mut layout.panels, (rest.join(", "), Vec::new()), |a, b| a.0 == b.0);
             let groups = &mut layout.panels[panel].1;
             match groups.iter_mut().find(|group| group.color == color) {
                 Some(group) => group.runs.push(run),
                 None => groups.push(Group { color, runs: vec![run] }),
             }
-            match layout.configurations.iter_mut().find(|known| known.runs[0].manifest.factors == *levels) {
+            match layout.configurations.iter_mut().find(|known| known.factors == levels) {
                 Some(known) => known.runs.push(run),
-                None => layout.configurations.push(Configuration::new(run)),
+                None => layout.configurations.push(Configuration::new(run, levels)),
             }
         }
         layout
@@ -90,6 +103,8 @@ impl<'a> Layout<'a> {
             legend: self.color_names.clone(),
             styles: Vec::new(),
             level: None,
+            range: None,
+            few_markers: false,
             panels: Vec::new(),
         }
     }
@@ -109,14 +124,18 @@ impl<'a> Layout<'a> {
 }
 
 impl<'a> Configuration<'a> {
-    fn new(run: &'a RunRecord) -> Self {
-        let factors = &run.manifest.factors;
+    fn new(run: &'a RunRecord, factors: Vec<Level<'a>>) -> Self {
         // activation = relu, depth = 8
         let named: Vec<String> =
             factors.iter().map(|(name, level)| format!("{} = {level}", short_name(name))).collect();
-        let levels: Vec<&str> = factors.iter().map(|(_, level)| level.as_str()).collect();
-        Self { title: named.join(", "), levels: levels.join(", "), runs: vec![run] }
+        let levels: Vec<&str> = factors.iter().map(|(_, level)| *level).collect();
+        Self { title: named.join(", "), levels: levels.join(", "), runs: vec![run], factors }
     }
+}
+
+/// Every factor of a run with its level.
+fn levels(run: &RunRecord) -> impl Iterator<Item = Level<'_>> {
+    run.manifest.factors.iter().map(|(name, level)| (name.as_str(), level.as_str()))
 }
 
 fn position_or_push<T>(items: &mut Vec<T>, item: T, same: impl Fn(&T, &T) -> bool) -> usize {
@@ -136,13 +155,24 @@ pub fn left_out(count: usize) -> String {
     }
 }
 
-/// The number of a hidden layer, from 1 at the input: 4 for `hidden.3`. `None` for stem and output.
-pub fn hidden_number(layer: &str) -> Option<usize> {
-    layer.strip_prefix("hidden.")?.parse::<usize>().ok().map(|index| index + 1)
-}
+#[cfg(test)]
+mod tests {
+    use super::super::tests::record;
+    use super::*;
 
-/// The rows of the weights of hidden layers, each with the number of its layer.
-pub fn hidden_weights(run: &RunRecord) -> impl Iterator<Item = (usize, &GradientRow)> {
-    let weights = run.rows.gradients.iter().filter(|row| row.parameter.ends_with(".weight"));
-    weights.filter_map(|row| hidden_number(&row.layer).map(|number| (number, row)))
+    #[test]
+    fn without_the_first_factor_the_second_gives_the_colours_and_runs_that_differ_in_the_first_are_gathered() {
+        let run = |length, cell, bias| {
+            record(&[("data.sequence_length", length), ("network.cell", cell), ("network.bias", bias)])
+        };
+        let runs = [run("10", "rnn", "0"), run("10", "gru", "0"), run("20", "rnn", "0"), run("20", "gru", "1")];
+        let layout = Layout::new(&runs);
+        assert_eq!((layout.configurations.len(), layout.color_names.len(), layout.panels.len()), (4, 2, 3));
+        let rest = layout.without("data.sequence_length").expect("swept");
+        assert_eq!((&rest.color_names[..], &*rest.panel_factors), (&["rnn".to_owned(), "gru".to_owned()][..], "bias"));
+        let titles: Vec<&str> = rest.configurations.iter().map(|known| known.title.as_str()).collect();
+        assert_eq!(titles, ["cell = rnn, bias = 0", "cell = gru, bias = 0", "cell = gru, bias = 1"]);
+        assert_eq!(rest.panels[0].1[0].runs.len(), 2);
+        assert!(layout.without("network.depth").is_none());
+    }
 }

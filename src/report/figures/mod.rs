@@ -2,8 +2,12 @@
 
 mod activation_functions;
 mod by_layer;
+mod by_length;
+mod by_time_step;
 mod chain;
 mod clipping;
+mod first_and_last;
+mod gates;
 mod gathered;
 mod heat_maps;
 mod layout;
@@ -64,6 +68,10 @@ fn figures(layout: &Layout<'_>) -> Vec<(&'static str, Option<Box<dyn Figure>>)> 
         ("gradient_by_layer", with_lines(by_layer::weight_gradient(layout))),
         ("delta_by_layer", with_lines(by_layer::delta(layout))),
         ("input_gradient_by_layer", with_lines(by_layer::input_gradient(layout))),
+        ("hidden_gradient_by_time_step", with_lines(by_time_step::hidden_gradient(layout))),
+        ("cell_gradient_by_time_step", with_lines(by_time_step::cell_gradient(layout))),
+        ("gates", with_lines(gates::gates(layout))),
+        ("saturated_gates", with_lines(gates::saturated_gates(layout))),
         ("gradient_over_steps", with_lines(over_training::weight_gradient(layout))),
         ("gradient_heat_map", boxed(heat_maps::weight_gradient(layout))),
         ("dead_units_heat_map", boxed(heat_maps::dead_units(layout))),
@@ -72,6 +80,8 @@ fn figures(layout: &Layout<'_>) -> Vec<(&'static str, Option<Box<dyn Figure>>)> 
         ("chain", with_lines(chain::chain(layout))),
         ("activation_functions", activation_functions::activation_functions(layout).and_then(with_lines)),
         ("learning_curves", with_lines(over_training::learning_curves(layout))),
+        ("accuracy_by_length", by_length::accuracy(layout).and_then(with_lines)),
+        ("loss_by_length", by_length::loss(layout).and_then(with_lines)),
         ("training_loss", with_lines(over_training::training_loss(layout))),
         ("throughput", with_lines(throughput::throughput(layout))),
     ]
@@ -90,13 +100,14 @@ fn boxed<F: Figure + 'static>(figure: Option<F>) -> Option<Box<dyn Figure>> {
 mod tests {
     use super::*;
     use crate::config::{
-        Activation, DataConfig, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig, TrainingConfig,
+        Activation, Cell, DataConfig, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig, TrainingConfig,
         TrainingLength, WeightInit,
     };
     use crate::device::{Adapter, AdapterKind, Backend};
     use crate::record::{Environment, Manifest, RowCounts};
     use crate::schema::{
-        ActivationRow, GradientRow, LinkRow, RunRows, RunStatus, SCHEMA_VERSION, StepPhase, StepRow, UnitRow,
+        ActivationRow, Gate, GateRow, GradientRow, LinkRow, RunRows, RunStatus, SCHEMA_VERSION, StepPhase, StepRow,
+        UnitRow,
     };
 
     /// A run without rows.
@@ -164,6 +175,42 @@ mod tests {
         }
     }
 
+    /// The state of a recurrent layer after so many time steps.
+    pub fn state_row(
+        step: usize,
+        layer_index: usize,
+        time_step: usize,
+        hidden_grad_l2: Option<f64>,
+        cell_grad_l2: Option<f64>,
+    ) -> ActivationRow {
+        let layer = format!("hidden.{layer_index}");
+        ActivationRow {
+            step,
+            layer_index,
+            layer,
+            time_step: Some(time_step),
+            hidden_grad_l2,
+            cell_grad_l2,
+            ..ActivationRow::default()
+        }
+    }
+
+    /// A gate of a layer at a time step.
+    pub fn gate_row(step: usize, layer_index: usize, gate: Gate, time_step: usize, mean: Option<f64>) -> GateRow {
+        let layer = format!("hidden.{layer_index}");
+        GateRow {
+            step,
+            layer_index,
+            layer,
+            gate,
+            time_step,
+            mean,
+            low_fraction: Some(0.0),
+            high_fraction: Some(0.0),
+            ..GateRow::default()
+        }
+    }
+
     pub fn unit_row(step: usize, layer: &str, unit: usize, mean_delta: Option<f64>) -> UnitRow {
         UnitRow { run_id: "r".to_owned(), step, layer_index: 0, layer: layer.to_owned(), unit, mean_delta }
     }
@@ -225,7 +272,15 @@ mod tests {
         assert_eq!(drawn(&[run.clone()]), ["delta_by_layer", "input_gradient_by_layer"]);
         run.rows.activations[1].dead_fraction = Some(0.5);
         assert_eq!(drawn(&[run.clone()]), ["delta_by_layer", "input_gradient_by_layer", "dead_units_heat_map"]);
+        run.rows.activations = vec![state_row(0, 0, 0, Some(0.5), None), state_row(0, 0, 1, Some(1.0), None)];
+        assert_eq!(drawn(&[run.clone()]), ["hidden_gradient_by_time_step"]);
+        run.manifest.config.network.cell = Some(Cell::Lstm);
+        run.rows.activations.iter_mut().for_each(|row| row.cell_grad_l2 = Some(1.0));
+        assert_eq!(drawn(&[run.clone()]), ["hidden_gradient_by_time_step", "cell_gradient_by_time_step"]);
         run.rows.activations.clear();
+        run.rows.gates = vec![gate_row(0, 0, Gate::Update, 1, Some(0.5))];
+        assert_eq!(drawn(&[run.clone()]), ["gates", "saturated_gates"]);
+        run.rows.gates.clear();
         run.rows.units = vec![unit_row(0, "hidden.0", 0, Some(1.0))];
         assert_eq!(drawn(&[run.clone()]), ["unit_gradients"]);
         run.rows.units.clear();
@@ -240,6 +295,41 @@ mod tests {
         let next = StepRow { step: 1, epoch: 1, ..run.rows.steps[0].clone() };
         run.rows.steps.push(next);
         assert_eq!(drawn(&[run]), ["clipping", "training_loss"]);
+    }
+
+    #[test]
+    fn rows_of_time_steps_and_several_weights_do_not_change_what_is_drawn_of_a_layer() {
+        let mut plain = record(&[]);
+        let mut recurrent = record(&[]);
+        recurrent.manifest.config.probe.inputs = true;
+        plain.manifest.config.probe.inputs = true;
+        for (step, layer) in (0..3).flat_map(|step| (0..2).map(move |layer| (step, layer))) {
+            let name = format!("hidden.{layer}");
+            let row = ActivationRow {
+                input_grad_l2: Some(2.0),
+                dead_fraction: Some(0.5),
+                ..activation_row(step, &name, layer)
+            };
+            let weight = |part: &str, norm| GradientRow {
+                parameter: format!("{name}.{part}"),
+                ..gradient_row(step, &name, layer, Some(norm))
+            };
+            plain.rows.activations.push(row.clone());
+            plain.rows.gradients.push(weight("weight", 5.0));
+            recurrent.rows.activations.push(row);
+            recurrent.rows.activations.extend((0..3).map(|time| state_row(step, layer, time, Some(1.0), None)));
+            recurrent.rows.gradients.extend([weight("input.weight", 3.0), weight("recurrent.weight", 4.0)]);
+        }
+        let svgs = |run: RunRecord| -> Vec<(&str, String)> {
+            let runs = [run];
+            let all = figures(&Layout::new(&runs)).into_iter();
+            all.filter(|(name, _)| !name.contains("time_step"))
+                .filter_map(|(name, figure)| Some((name, figure?.to_svg().expect("draws"))))
+                .collect()
+        };
+        let (plain, recurrent) = (svgs(plain), svgs(recurrent));
+        assert_eq!(plain.len(), 6);
+        assert_eq!(plain, recurrent);
     }
 
     #[test]

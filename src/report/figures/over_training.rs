@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::gathered::{GEOMETRIC_SPREAD, Gathered, MEAN_SPREAD};
-use super::layout::{Layout, hidden_weights};
-use crate::analysis::mean;
+use super::layout::Layout;
+use crate::analysis::{WeightGradient, mean, weight_gradients};
 use crate::report::axis::{Axis, Scale};
 use crate::report::chart::{Chart, Line, Style};
 use crate::schema::StepPhase;
@@ -26,23 +26,25 @@ pub fn weight_gradient(layout: &Layout<'_>) -> Chart {
     let x = Axis { label: "step + 1".to_owned(), scale: Scale::Log };
     let y = Axis { label: "|dL/dW|, Euclidean norm".to_owned(), scale: Scale::Log };
     let runs = layout.configurations.iter().flat_map(|configuration| &configuration.runs);
-    let steps: BTreeSet<usize> = runs.flat_map(|run| hidden_weights(run)).map(|(_, row)| row.step).collect();
+    let steps: BTreeSet<usize> =
+        runs.flat_map(|run| weight_gradients(&run.rows.gradients)).map(|layer| layer.step).collect();
     let are_merged = steps.len() > MAX_POINTS;
     let merged = if are_merged { " A point stands for up to a fiftieth of a decade." } else { "" };
     let mut chart = layout.chart("weight gradient over training", format!("{GEOMETRIC_SPREAD}{merged}"), x, y);
     chart.panels = layout.panels(|group| {
         let (mut input_side, mut output_side) = (Gathered::default(), Gathered::default());
         for run in &group.runs {
-            let Some(deepest) = hidden_weights(run).map(|(layer, _)| layer).max() else {
+            let layers = weight_gradients(&run.rows.gradients);
+            let Some(deepest) = layers.iter().map(|layer| layer.layer).max() else {
                 continue;
             };
-            for (layer, row) in hidden_weights(run) {
-                let step = row.step as f64 + 1.0;
+            for WeightGradient { step, layer, l2 } in layers {
+                let step = step as f64 + 1.0;
                 let step = if are_merged { start_of_bin(step) } else { step };
                 if layer == deepest {
-                    output_side.add(step, row.grad_l2);
+                    output_side.add(step, l2);
                 } else if layer == 1 {
-                    input_side.add(step, row.grad_l2);
+                    input_side.add(step, l2);
                 }
             }
         }

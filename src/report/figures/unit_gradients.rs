@@ -1,6 +1,7 @@
 //! The gradients of single units as bars (Nielsen, Neural Networks and Deep Learning, chapter 5).
 
-use super::layout::{Layout, hidden_number, left_out};
+use super::layout::{Layout, left_out};
+use crate::analysis::hidden_number;
 use crate::record::RunRecord;
 use crate::report::bars::{BarChart, BarPanel, BarRow};
 use crate::schema::UnitRow;
