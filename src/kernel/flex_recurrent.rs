@@ -1,4 +1,8 @@
 //! A recurrent layer on the CPU. Every thread has some of the examples, and takes them through the whole sequence.
+//!
+//! Bias, input and hidden state are one factor `[1, x, h]`, and the weights of all three one matrix, so that a time step is one
+//! product into the buffer that keeps the gates. Of a GRU the buffer has four blocks a unit, the candidate's two parts side by
+//! side. The backward pass writes the gradients of the sums over the gates.
 
 use std::ops::Range;
 
@@ -8,10 +12,10 @@ use burn::tensor::{DType, TensorData};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::elementary::{sigmoid, tanh};
-use super::product::{Packed, add_product};
-use super::recurrent::{Backwards, Form, Recurrence, States};
 use super::Activated;
+use super::elementary::{sigmoid, tanh};
+use super::product::{Grouped, Packed, View, add_transposed_product, product};
+use super::recurrent::{Form, Recurrence, States, Weights, WeightGradients};
 
 type Primitive = FloatTensor<Flex>;
 
@@ -20,9 +24,17 @@ fn elements(x: &Primitive) -> Option<&[f32]> {
     if x.dtype() == DType::F32 { x.as_slice::<f32>() } else { None }
 }
 
-fn tensor(values: Vec<f32>, columns: usize) -> Primitive {
-    let rows = values.len() / columns;
-    Primitive::from_data(TensorData::new(values, [rows, columns]))
+fn contiguous(x: &Primitive) -> Primitive {
+    if x.is_contiguous() { x.clone() } else { x.to_contiguous() }
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Primitive {
+    Primitive::from_data(TensorData::new(values, shape))
+}
+
+/// What stands for a tensor that a cell does not have.
+fn nothing() -> Primitive {
+    tensor(vec![0.0], [1, 1])
 }
 
 /// The examples of each thread. Their number decides nothing: every example is computed by itself.
@@ -31,12 +43,9 @@ fn shares(batch: usize) -> Vec<Range<usize>> {
     (0..batch).step_by(share).map(|first| first..batch.min(first + share)).collect()
 }
 
-/// Cuts a buffer `[blocks x batch, columns]` into the rows of each share in each block.
+/// Cuts a buffer `[blocks x batch, columns]` into the rows of each share in each block; of an empty buffer, nothing.
 fn cut<'a>(buffer: &'a mut [f32], batch: usize, columns: usize, shares: &[Range<usize>]) -> Vec<Vec<&'a mut [f32]>> {
     let mut parts: Vec<Vec<&'a mut [f32]>> = shares.iter().map(|_| Vec::new()).collect();
-    if columns == 0 {
-        return parts;
-    }
     for mut block in buffer.chunks_exact_mut(batch * columns) {
         for (part, share) in parts.iter_mut().zip(shares) {
             let (rows, rest) = block.split_at_mut(share.len() * columns);
@@ -52,46 +61,93 @@ fn rows<'a>(buffer: &'a [f32], batch: usize, columns: usize, step: usize, share:
     &buffer[(step * batch + share.start) * columns..(step * batch + share.end) * columns]
 }
 
+/// Puts the gates' rows of a matrix into their blocks of a packed one.
+fn set_blocks(packed: &mut Packed, first: usize, matrix: &[f32], units: usize, blocks: &[Option<usize>]) {
+    let gates = blocks.iter().flatten().count();
+    for (number, row) in matrix.chunks_exact(gates * units).enumerate() {
+        for (block, gate) in blocks.iter().enumerate() {
+            if let Some(gate) = gate {
+                packed.set(first + number, block * units, &row[gate * units..(gate + 1) * units]);
+            }
+        }
+    }
+}
+
+/// The weights of `[1, x, h]`, block by block.
+fn pack(weights: &Weights<Flex>, recurrence: Recurrence, inputs: usize, units: usize) -> Option<Packed> {
+    let blocks = recurrence.blocks();
+    let mut packed = Packed::zeros(1 + inputs + units, blocks * units);
+    set_blocks(&mut packed, 0, elements(&weights.bias)?, units, recurrence.input_gates());
+    set_blocks(&mut packed, 1, elements(&weights.input)?, units, recurrence.input_gates());
+    set_blocks(&mut packed, 1 + inputs, elements(&weights.recurrent)?, units, recurrence.state_gates());
+    if recurrence == Recurrence::Gru {
+        packed.set(0, 3 * units, elements(&weights.inner_bias)?);
+    }
+    Some(packed)
+}
+
+/// The transposed weights of h, block by block.
+fn pack_transposed(weight: &[f32], recurrence: Recurrence, units: usize) -> Packed {
+    let mut packed = Packed::zeros(recurrence.blocks() * units, units);
+    let columns = units * recurrence.gates();
+    let mut row = vec![0.0; units];
+    for (block, gate) in recurrence.state_gates().iter().enumerate() {
+        let Some(gate) = gate else {
+            continue;
+        };
+        for unit in 0..units {
+            let column = gate * units + unit;
+            for (value, row) in row.iter_mut().zip(weight.chunks_exact(columns)) {
+                *value = row[column];
+            }
+            packed.set(block * units + unit, 0, &row);
+        }
+    }
+    packed
+}
+
 /// What one thread reads and writes in a forward pass.
 struct Forward<'a> {
     form: Form,
+    inputs: usize,
     units: usize,
     batch: usize,
     share: Range<usize>,
-    projected: &'a [f32],
+    x: &'a [f32],
     weight: &'a Packed,
-    bias: &'a [f32],
-    /// By time step, as the following.
+    /// By time step, as the following. A cell without gates has none, and one without a cell state no such.
     hidden: Vec<&'a mut [f32]>,
     gates: Vec<&'a mut [f32]>,
     cells: Vec<&'a mut [f32]>,
 }
 
 /// The forward pass; `None` where the stock form must do it.
-pub fn recurrent(projected: &Primitive, weight: &Primitive, bias: &Primitive, form: Form) -> Option<States<Flex>> {
-    let units = weight.shape()[0];
-    let batch = projected.shape()[0] / form.steps;
-    let (projected, weight, bias) = (elements(projected)?, elements(weight)?, elements(bias)?);
-    let kept = form.recurrence.kept();
-    let count = form.steps * batch * units;
-    let mut hidden = vec![0.0; count];
+pub fn recurrent(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<States<Flex>> {
+    let recurrence = form.recurrence;
+    let x = contiguous(x);
+    let (inputs, units) = (x.shape()[1], weights.recurrent.shape()[0]);
+    let count = x.shape()[0];
+    let batch = count / form.steps;
+    let x = elements(&x)?;
+    let packed = pack(weights, recurrence, inputs, units)?;
+    let kept = recurrence.kept() * units;
+    let has_cells = recurrence == Recurrence::Lstm;
+    let mut hidden = vec![0.0; count * units];
     let mut gates = vec![0.0; count * kept];
-    let mut cells = vec![0.0; if form.recurrence == Recurrence::Lstm { count } else { 0 }];
-    let packed = Packed::new(weight, units, units * form.recurrence.gates());
+    let mut cells = vec![0.0; if has_cells { count * units } else { 0 }];
     let shares = shares(batch);
-    let parts = cut(&mut hidden, batch, units, &shares)
+    let buffers = cut(&mut hidden, batch, units, &shares)
         .into_iter()
-        .zip(cut(&mut gates, batch, units * kept, &shares))
-        .zip(if cells.is_empty() { cut(&mut [], batch, 0, &shares) } else { cut(&mut cells, batch, units, &shares) })
-        .zip(shares.iter().cloned());
-    let parts = parts.map(|(((hidden, gates), cells), share)| Forward {
+        .zip(cut(&mut gates, batch, kept.max(1), &shares))
+        .zip(cut(&mut cells, batch, units, &shares));
+    let parts = buffers.zip(&shares).map(|(((hidden, gates), cells), share)| Forward {
         form,
+        inputs,
         units,
         batch,
-        share,
-        projected,
+        share: share.clone(),
+        x,
         weight: &packed,
-        bias,
         hidden,
         gates,
         cells,
@@ -99,37 +155,41 @@ pub fn recurrent(projected: &Primitive, weight: &Primitive, bias: &Primitive, fo
     let mut parts: Vec<Forward> = parts.collect();
     parts.par_iter_mut().for_each(forward);
     drop(parts);
-    let of = |values: Vec<f32>, columns: usize| if values.is_empty() { tensor(vec![0.0], 1) } else { tensor(values, columns) };
-    Some(States { hidden: of(hidden, units), gates: of(gates, units * kept.max(1)), cells: of(cells, units) })
+    Some(States {
+        hidden: tensor(hidden, [count, units]),
+        gates: if kept > 0 { tensor(gates, [count, kept]) } else { nothing() },
+        cells: if has_cells { tensor(cells, [count, units]) } else { nothing() },
+    })
 }
 
 fn forward(part: &mut Forward<'_>) {
-    let Forward { form, units, batch, share, projected, weight, bias, hidden, gates, cells } = part;
+    let Forward { form, inputs, units, batch, share, x, weight, hidden, gates, cells } = part;
     let units = *units;
-    let columns = units * form.recurrence.gates();
-    let mut product = vec![0.0; if form.recurrence == Recurrence::Gru { share.len() * columns } else { 0 }];
+    let ones = vec![1.0; share.len()];
     let none = vec![0.0; share.len() * units];
     for step in 0..form.steps {
-        let projected = rows(projected, *batch, columns, step, share);
+        let x = rows(x, *batch, *inputs, step, share);
         let (before, now) = hidden.split_at_mut(step);
-        let before: &[f32] = before.last().map_or(&none, |rows| rows);
         let hidden = &mut *now[0];
+        // The initial state is 0: its part of the product is left out.
+        let factor = [(&ones[..], 1), (x, *inputs), (before.last().map_or(&none, |rows| rows), units)];
+        let factor = if step == 0 { &factor[..2] } else { &factor };
+        let before: &[f32] = before.last().map_or(&none, |rows| rows);
         match form.recurrence {
             Recurrence::Rnn(function) => {
-                add_product(before, weight, Some(projected), hidden);
+                product(factor, weight, hidden);
                 rnn_forward(function, hidden);
             }
             Recurrence::Lstm => {
                 let gates = &mut *gates[step];
-                add_product(before, weight, Some(projected), gates);
+                product(factor, weight, gates);
                 let (before, now) = cells.split_at_mut(step);
-                let before: &[f32] = before.last().map_or(&none, |rows| rows);
-                lstm_forward(units, gates, before, now[0], hidden);
+                lstm_forward(units, gates, before.last().map_or(&none, |rows| rows), now[0], hidden);
             }
             Recurrence::Gru => {
-                product.fill(0.0);
-                add_product(before, weight, None, &mut product);
-                gru_forward(units, projected, &product, bias, before, gates[step], hidden);
+                let gates = &mut *gates[step];
+                product(factor, weight, gates);
+                gru_forward(units, gates, before, hidden);
             }
         }
     }
@@ -143,11 +203,14 @@ fn parts<const N: usize>(row: &[f32], units: usize) -> [&[f32]; N] {
 
 /// Splits a row into parts of `units`.
 #[inline(always)]
-fn parts_mut(row: &mut [f32], units: usize) -> [&mut [f32]; 4] {
-    let (a, rest) = row.split_at_mut(units);
-    let (b, rest) = rest.split_at_mut(units);
-    let (c, d) = rest.split_at_mut(units);
-    [a, b, c, &mut d[..units]]
+fn parts_mut<const N: usize>(row: &mut [f32], units: usize) -> [&mut [f32]; N] {
+    let mut rest = row;
+    std::array::from_fn(|_| {
+        let (part, after) = std::mem::take(&mut rest).split_at_mut(units);
+        rest = after;
+        // A length that the compiler sees saves the checks in the loops.
+        &mut part[..units]
+    })
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
@@ -161,50 +224,39 @@ fn rnn_forward(function: Option<Activated>, hidden: &mut [f32]) {
     }
 }
 
+/// Short loops, here and below: in one that reads and writes many buffers, which could overlap for all the compiler knows, it
+/// uses no vector instructions.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn lstm_forward(units: usize, gates: &mut [f32], before: &[f32], cells: &mut [f32], hidden: &mut [f32]) {
     let rows = gates.chunks_exact_mut(4 * units).zip(before.chunks_exact(units));
-    for (((gates, before), cells), hidden) in
-        rows.zip(cells.chunks_exact_mut(units)).zip(hidden.chunks_exact_mut(units))
-    {
-        let [input, forget, candidate, output] = parts_mut(gates, units);
+    let states = cells.chunks_exact_mut(units).zip(hidden.chunks_exact_mut(units));
+    for ((gates, before), (cells, hidden)) in rows.zip(states) {
+        gates[..2 * units].iter_mut().for_each(|x| *x = sigmoid(*x));
+        gates[2 * units..3 * units].iter_mut().for_each(|x| *x = tanh(*x));
+        gates[3 * units..].iter_mut().for_each(|x| *x = sigmoid(*x));
+        let [input, forget, candidate, output] = parts::<4>(gates, units);
+        let (before, cells, hidden) = (&before[..units], &mut cells[..units], &mut hidden[..units]);
         for unit in 0..units {
-            let i = sigmoid(input[unit]);
-            let f = sigmoid(forget[unit]);
-            let g = tanh(candidate[unit]);
-            let o = sigmoid(output[unit]);
-            let c = f * before[unit] + i * g;
-            (input[unit], forget[unit], candidate[unit], output[unit]) = (i, f, g, o);
-            cells[unit] = c;
-            hidden[unit] = o * tanh(c);
+            cells[unit] = forget[unit] * before[unit] + input[unit] * candidate[unit];
+        }
+        for unit in 0..units {
+            hidden[unit] = output[unit] * tanh(cells[unit]);
         }
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn gru_forward(
-    units: usize,
-    projected: &[f32],
-    product: &[f32],
-    bias: &[f32],
-    before: &[f32],
-    gates: &mut [f32],
-    hidden: &mut [f32],
-) {
-    let rows = projected.chunks_exact(3 * units).zip(product.chunks_exact(3 * units));
+fn gru_forward(units: usize, gates: &mut [f32], before: &[f32], hidden: &mut [f32]) {
     let states = before.chunks_exact(units).zip(hidden.chunks_exact_mut(units));
-    for (((projected, product), (before, hidden)), gates) in rows.zip(states).zip(gates.chunks_exact_mut(4 * units)) {
-        let [reset_in, update_in, candidate_in] = parts::<3>(projected, units);
-        let [reset_state, update_state, candidate_state] = parts::<3>(product, units);
-        let [reset, update, candidate, inner] = parts_mut(gates, units);
-        let bias = &bias[..units];
+    for (gates, (before, hidden)) in gates.chunks_exact_mut(4 * units).zip(states) {
+        gates[..2 * units].iter_mut().for_each(|x| *x = sigmoid(*x));
+        let [reset, update, candidate, inner] = parts_mut::<4>(gates, units);
+        let (before, hidden) = (&before[..units], &mut hidden[..units]);
         for unit in 0..units {
-            let r = sigmoid(reset_in[unit] + reset_state[unit]);
-            let z = sigmoid(update_in[unit] + update_state[unit]);
-            let q = candidate_state[unit] + bias[unit];
-            let n = tanh(candidate_in[unit] + r * q);
-            (reset[unit], update[unit], candidate[unit], inner[unit]) = (r, z, n, q);
-            hidden[unit] = (1.0 - z) * n + z * before[unit];
+            candidate[unit] = tanh(candidate[unit] + reset[unit] * inner[unit]);
+        }
+        for unit in 0..units {
+            hidden[unit] = (1.0 - update[unit]) * candidate[unit] + update[unit] * before[unit];
         }
     }
 }
@@ -218,46 +270,48 @@ struct Backward<'a> {
     gradient: &'a [f32],
     weight: &'a Packed,
     hidden: &'a [f32],
-    gates: &'a [f32],
     cells: &'a [f32],
-    /// With respect to what was projected from the input, by time step.
-    of_projected: Vec<&'a mut [f32]>,
-    /// With respect to the product of the hidden state and the weights, where it is another one.
-    of_product: Vec<&'a mut [f32]>,
+    /// The gates, by time step, and then the gradients of the sums; of a cell without gates only these.
+    gates: Vec<&'a mut [f32]>,
     /// With respect to the states, from the initial one on, if they are wanted.
     of_hidden: Vec<&'a mut [f32]>,
     of_cells: Vec<&'a mut [f32]>,
 }
 
-/// The backward pass; `None` where the stock form must do it.
+/// The gradients with respect to the sums, block by block, and to the states if they are wanted; `Err` gives the states back
+/// where the stock form must do it.
 pub fn recurrent_backward(
     gradient: &Primitive,
     weight: &Primitive,
-    states: &States<Flex>,
+    states: States<Flex>,
     form: Form,
     wants_states: bool,
-) -> Option<Backwards<Flex>> {
-    let units = weight.shape()[0];
-    let batch = states.hidden.shape()[0] / form.steps;
-    let gradient = if gradient.is_contiguous() { gradient.clone() } else { gradient.to_contiguous() };
-    let (gradient, weight) = (elements(&gradient)?, elements(weight)?);
-    let (hidden, gates, cells) = (elements(&states.hidden)?, elements(&states.gates)?, elements(&states.cells)?);
-    let columns = units * form.recurrence.gates();
-    let (is_lstm, is_gru) = (form.recurrence == Recurrence::Lstm, form.recurrence == Recurrence::Gru);
-    let count = form.steps * batch;
+) -> Result<Vec<Primitive>, States<Flex>> {
+    let gradient = contiguous(gradient);
+    let (Some(gradient), Some(weight)) = (elements(&gradient), elements(weight)) else {
+        return Err(states);
+    };
+    let recurrence = form.recurrence;
+    let units = states.hidden.shape()[1];
+    let count = states.hidden.shape()[0];
+    let batch = count / form.steps;
+    let columns = recurrence.blocks() * units;
+    let States { hidden, gates, cells } = states;
+    let (Some(hidden), Some(cells)) = (elements(&hidden), elements(&cells)) else {
+        return Err(States { hidden, gates, cells });
+    };
+    // In place where nobody else looks at the gates.
+    let mut of_sums = if recurrence.kept() > 0 { gates } else { tensor(vec![0.0; count * columns], [count, columns]) };
     let state_count = |is_wanted: bool| if is_wanted && wants_states { (count + batch) * units } else { 0 };
-    let mut of_projected = vec![0.0; count * columns];
-    let mut of_product = vec![0.0; if is_gru { count * columns } else { 0 }];
     let mut of_hidden = vec![0.0; state_count(true)];
-    let mut of_cells = vec![0.0; state_count(is_lstm)];
-    let packed = Packed::transposed(weight, units, columns);
+    let mut of_cells = vec![0.0; state_count(recurrence == Recurrence::Lstm)];
+    let packed = pack_transposed(weight, recurrence, units);
     let shares = shares(batch);
     let cut = |buffer, columns| cut(buffer, batch, columns, &shares);
-    let buffers = cut(&mut of_projected, columns)
+    let buffers = cut(of_sums.storage_mut::<f32>(), columns)
         .into_iter()
-        .zip(cut(&mut of_product, columns))
         .zip(cut(&mut of_hidden, units).into_iter().zip(cut(&mut of_cells, units)));
-    let parts = buffers.zip(&shares).map(|(((of_projected, of_product), (of_hidden, of_cells)), share)| Backward {
+    let parts = buffers.zip(&shares).map(|((gates, (of_hidden, of_cells)), share)| Backward {
         form,
         units,
         batch,
@@ -265,158 +319,225 @@ pub fn recurrent_backward(
         gradient,
         weight: &packed,
         hidden,
-        gates,
         cells,
-        of_projected,
-        of_product,
+        gates,
         of_hidden,
         of_cells,
     });
     let mut parts: Vec<Backward> = parts.collect();
     parts.par_iter_mut().for_each(backward);
     drop(parts);
-    let of_projected = tensor(of_projected, columns);
-    let of_product = if is_gru { tensor(of_product, columns) } else { of_projected.clone() };
-    let states = |values: Vec<f32>| (!values.is_empty()).then(|| tensor(values, units));
-    Some(Backwards { of_projected, of_product, of_hidden: states(of_hidden), of_cells: states(of_cells) })
+    let mut found = vec![of_sums];
+    let states = [of_hidden, of_cells].into_iter().filter(|values| !values.is_empty());
+    found.extend(states.map(|values| tensor(values, [count + batch, units])));
+    Ok(found)
 }
 
 fn backward(part: &mut Backward<'_>) {
-    let Backward { form, units, batch, share, gradient, weight, hidden, gates, cells, .. } = part;
+    let Backward { form, units, batch, share, gradient, weight, hidden, cells, gates, of_hidden, of_cells } = part;
     let (form, units, batch) = (*form, *units, *batch);
-    let columns = units * form.recurrence.gates();
+    let columns = form.recurrence.blocks() * units;
     let none = vec![0.0; share.len() * units];
     // The gradients with respect to the states before the step that comes next in this loop.
-    let mut of_hidden = vec![0.0; share.len() * units];
-    let mut of_cells = vec![0.0; share.len() * units];
-    let wants_states = !part.of_hidden.is_empty();
+    let mut of_state = vec![0.0; share.len() * units];
+    let mut of_cell = vec![0.0; share.len() * units];
+    let mut through_weights = vec![0.0; share.len() * units];
     for step in (0..form.steps).rev() {
         let outputs = match form.answers_every_step {
             true => Some(rows(gradient, batch, units, step, share)),
             false => (step + 1 == form.steps).then(|| rows(gradient, batch, units, 0, share)),
         };
         if let Some(outputs) = outputs {
-            of_hidden.iter_mut().zip(outputs).for_each(|(sum, gradient)| *sum += gradient);
+            of_state.iter_mut().zip(outputs).for_each(|(sum, gradient)| *sum += gradient);
         }
-        if wants_states {
-            part.of_hidden[step + 1].copy_from_slice(&of_hidden);
+        if let Some(wanted) = of_hidden.get_mut(step + 1) {
+            wanted.copy_from_slice(&of_state);
         }
-        let at = |buffer, columns, step| rows(buffer, batch, columns, step, share);
-        let of_projected = &mut *part.of_projected[step];
+        let at = |buffer, step| rows(buffer, batch, units, step, share);
+        let gates = &mut *gates[step];
         match form.recurrence {
-            Recurrence::Rnn(function) => {
-                rnn_backward(function, at(hidden, units, step), &of_hidden, of_projected);
-                of_hidden.fill(0.0);
-                add_product(of_projected, weight, None, &mut of_hidden);
-            }
+            Recurrence::Rnn(function) => rnn_backward(function, at(hidden, step), &mut of_state, gates),
             Recurrence::Lstm => {
-                let before = if step > 0 { at(cells, units, step - 1) } else { &none };
-                let gates = at(gates, 4 * units, step);
-                let recorded = part.of_cells.get_mut(step + 1).map(|rows| &mut **rows);
-                lstm_backward(units, gates, [before, at(cells, units, step)], &of_hidden, &mut of_cells, of_projected, recorded);
-                of_hidden.fill(0.0);
-                add_product(of_projected, weight, None, &mut of_hidden);
+                let before = if step > 0 { at(cells, step - 1) } else { &none };
+                let wanted = of_cells.get_mut(step + 1).map(|rows| &mut **rows);
+                lstm_backward(units, gates, [before, at(cells, step)], &mut of_state, &mut of_cell, wanted);
             }
             Recurrence::Gru => {
-                let before = if step > 0 { at(hidden, units, step - 1) } else { &none };
-                let of_product = &mut *part.of_product[step];
-                gru_backward(units, at(gates, 4 * units, step), before, &mut of_hidden, of_projected, of_product);
-                add_product(of_product, weight, None, &mut of_hidden);
+                let before = if step > 0 { at(hidden, step - 1) } else { &none };
+                gru_backward(units, gates, before, &mut of_state);
             }
         }
+        // Nobody asks for the initial state but the probe.
+        if step > 0 || !of_hidden.is_empty() {
+            product(&[(gates, columns)], weight, &mut through_weights);
+            of_state.iter_mut().zip(&through_weights).for_each(|(sum, gradient)| *sum += gradient);
+        }
         if form.truncation.is_some_and(|length| step.is_multiple_of(length)) {
-            of_hidden.fill(0.0);
-            of_cells.fill(0.0);
+            of_state.fill(0.0);
+            of_cell.fill(0.0);
         }
     }
-    if wants_states {
-        part.of_hidden[0].copy_from_slice(&of_hidden);
+    if let Some(initial) = of_hidden.first_mut() {
+        initial.copy_from_slice(&of_state);
     }
-    if let Some(initial) = part.of_cells.first_mut() {
-        initial.copy_from_slice(&of_cells);
+    if let Some(initial) = of_cells.first_mut() {
+        initial.copy_from_slice(&of_cell);
     }
 }
 
+/// In all three, `of_state` comes in as the gradient with respect to the state after the step, and leaves as the part of that
+/// before it that does not go through the weights.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn rnn_backward(function: Option<Activated>, hidden: &[f32], of_hidden: &[f32], of_projected: &mut [f32]) {
-    let all = of_projected.iter_mut().zip(hidden).zip(of_hidden);
+fn rnn_backward(function: Option<Activated>, hidden: &[f32], of_state: &mut [f32], of_sums: &mut [f32]) {
+    let all = of_sums.iter_mut().zip(hidden).zip(&*of_state);
     match function {
         Some(Activated::Tanh) => all.for_each(|((out, h), gradient)| *out = gradient * (1.0 - h * h)),
         Some(Activated::Sigmoid) => all.for_each(|((out, h), gradient)| *out = gradient * (h * (1.0 - h))),
         Some(Activated::Relu) => all.for_each(|((out, h), gradient)| *out = if *h > 0.0 { *gradient } else { 0.0 }),
-        None => of_projected.copy_from_slice(of_hidden),
+        None => of_sums.copy_from_slice(of_state),
     }
+    of_state.fill(0.0);
 }
 
-/// `of_cells` comes in as the gradient that later time steps give to the cell state, and leaves as that of the cell state
-/// before.
+/// `of_cell` comes in as the gradient that later time steps give to the cell state, and leaves as that of the cell state before.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn lstm_backward(
     units: usize,
-    gates: &[f32],
-    [cells_before, cells]: [&[f32]; 2],
-    of_hidden: &[f32],
-    of_cells: &mut [f32],
-    of_projected: &mut [f32],
-    mut recorded: Option<&mut [f32]>,
+    gates: &mut [f32],
+    [before, cells]: [&[f32]; 2],
+    of_state: &mut [f32],
+    of_cell: &mut [f32],
+    mut wanted: Option<&mut [f32]>,
 ) {
-    for row in 0..gates.len() / (4 * units) {
-        let [input, forget, candidate, output] = parts::<4>(&gates[row * 4 * units..(row + 1) * 4 * units], units);
-        let out = &mut of_projected[row * 4 * units..(row + 1) * 4 * units];
-        let [of_input, of_forget, of_candidate, of_output] = parts_mut(out, units);
-        let place = row * units..(row + 1) * units;
-        let (before, cells) = (&cells_before[place.clone()], &cells[place.clone()]);
-        let of_hidden = &of_hidden[place.clone()];
-        let of_cells = &mut of_cells[place.clone()];
+    let mut scratch = vec![0.0; 2 * units];
+    let [squashed, kept] = parts_mut::<2>(&mut scratch, units);
+    let states = before.chunks_exact(units).zip(cells.chunks_exact(units));
+    let gradients = of_state.chunks_exact_mut(units).zip(of_cell.chunks_exact_mut(units));
+    let rows = gates.chunks_exact_mut(4 * units).zip(states).zip(gradients).enumerate();
+    for (row, ((gates, (before, cells)), (of_state, of_cell))) in rows {
+        let [input, forget, candidate, output] = parts_mut::<4>(gates, units);
+        let (before, cells) = (&before[..units], &cells[..units]);
+        let (of_state, of_cell) = (&mut of_state[..units], &mut of_cell[..units]);
         for unit in 0..units {
-            let (i, f, g, o) = (input[unit], forget[unit], candidate[unit], output[unit]);
-            let squashed = tanh(cells[unit]);
-            let of_cell = of_cells[unit] + of_hidden[unit] * o * (1.0 - squashed * squashed);
-            of_input[unit] = of_cell * g * (i * (1.0 - i));
-            of_forget[unit] = of_cell * before[unit] * (f * (1.0 - f));
-            of_candidate[unit] = of_cell * i * (1.0 - g * g);
-            of_output[unit] = of_hidden[unit] * squashed * (o * (1.0 - o));
-            of_cells[unit] = of_cell;
-        }
-        if let Some(recorded) = &mut recorded {
-            recorded[place].copy_from_slice(of_cells);
+            squashed[unit] = tanh(cells[unit]);
         }
         for unit in 0..units {
-            of_cells[unit] *= forget[unit];
+            of_cell[unit] += of_state[unit] * output[unit] * (1.0 - squashed[unit] * squashed[unit]);
         }
+        if let Some(wanted) = &mut wanted {
+            wanted[row * units..(row + 1) * units].copy_from_slice(of_cell);
+        }
+        for unit in 0..units {
+            output[unit] = of_state[unit] * squashed[unit] * (output[unit] * (1.0 - output[unit]));
+        }
+        for unit in 0..units {
+            kept[unit] = of_cell[unit] * forget[unit];
+        }
+        for unit in 0..units {
+            forget[unit] = kept[unit] * before[unit] * (1.0 - forget[unit]);
+        }
+        let of_input = &mut *squashed;
+        for unit in 0..units {
+            of_input[unit] = of_cell[unit] * candidate[unit] * (input[unit] * (1.0 - input[unit]));
+        }
+        for unit in 0..units {
+            candidate[unit] = of_cell[unit] * input[unit] * (1.0 - candidate[unit] * candidate[unit]);
+        }
+        input.copy_from_slice(of_input);
+        of_cell.copy_from_slice(kept);
+        of_state.fill(0.0);
     }
 }
 
-/// `of_hidden` comes in as the gradient with respect to the state after the step and leaves as the part of that before it
-/// that does not go through the weights.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn gru_backward(
-    units: usize,
-    gates: &[f32],
-    before: &[f32],
-    of_hidden: &mut [f32],
-    of_projected: &mut [f32],
-    of_product: &mut [f32],
-) {
-    for row in 0..gates.len() / (4 * units) {
-        let [reset, update, candidate, inner] = parts::<4>(&gates[row * 4 * units..(row + 1) * 4 * units], units);
-        let place = row * 3 * units..(row + 1) * 3 * units;
-        let (of_projected, of_product) = (&mut of_projected[place.clone()], &mut of_product[place]);
-        let before = &before[row * units..(row + 1) * units];
-        let of_hidden = &mut of_hidden[row * units..(row + 1) * units];
+fn gru_backward(units: usize, gates: &mut [f32], before: &[f32], of_state: &mut [f32]) {
+    let mut of_update = vec![0.0; units];
+    let of_update = &mut of_update[..units];
+    let states = before.chunks_exact(units).zip(of_state.chunks_exact_mut(units));
+    for (gates, (before, of_state)) in gates.chunks_exact_mut(4 * units).zip(states) {
+        let [reset, update, candidate, inner] = parts_mut::<4>(gates, units);
+        let (before, of_state) = (&before[..units], &mut of_state[..units]);
         for unit in 0..units {
-            let (r, z, n, q) = (reset[unit], update[unit], candidate[unit], inner[unit]);
-            let gradient = of_hidden[unit];
-            let of_candidate = gradient * (1.0 - z) * (1.0 - n * n);
-            let of_reset = of_candidate * q * (r * (1.0 - r));
-            let of_update = gradient * (before[unit] - n) * (z * (1.0 - z));
-            of_projected[unit] = of_reset;
-            of_projected[units + unit] = of_update;
-            of_projected[2 * units + unit] = of_candidate;
-            of_product[unit] = of_reset;
-            of_product[units + unit] = of_update;
-            of_product[2 * units + unit] = of_candidate * r;
-            of_hidden[unit] = gradient * z;
+            let slope = update[unit] * (1.0 - update[unit]);
+            of_update[unit] = of_state[unit] * (before[unit] - candidate[unit]) * slope;
         }
+        for unit in 0..units {
+            let slope = 1.0 - candidate[unit] * candidate[unit];
+            candidate[unit] = of_state[unit] * (1.0 - update[unit]) * slope;
+        }
+        for unit in 0..units {
+            of_state[unit] *= update[unit];
+        }
+        update.copy_from_slice(of_update);
+        let of_reset = &mut *of_update;
+        for unit in 0..units {
+            of_reset[unit] = candidate[unit] * inner[unit] * (reset[unit] * (1.0 - reset[unit]));
+        }
+        for unit in 0..units {
+            inner[unit] = candidate[unit] * reset[unit];
+        }
+        reset.copy_from_slice(of_reset);
     }
+}
+
+/// Columns that a thread takes at a time.
+const STRIP: usize = 64;
+
+/// The gradients with respect to the weights; `None` where the stock form must do it.
+pub fn weight_gradients(x: &Primitive, hidden: &Primitive, of_sums: &Primitive, form: Form) -> Option<WeightGradients<Flex>> {
+    let recurrence = form.recurrence;
+    let (inputs, units) = (x.shape()[1], hidden.shape()[1]);
+    let columns = recurrence.blocks() * units;
+    let x = contiguous(x);
+    let (x, hidden, of_sums) = (elements(&x)?, elements(hidden)?, elements(of_sums)?);
+    let batch = x.len() / inputs / form.steps;
+    let x = View { elements: x, columns: inputs };
+    let gradient = View { elements: of_sums, columns };
+    // The state before every step but the first, before which it is 0.
+    let before = View { elements: &hidden[..hidden.len() - batch * units], columns: units };
+    let later = View { elements: &of_sums[batch * columns..], columns };
+    let ones = vec![1.0; of_sums.len() / columns];
+    let ones = View { elements: &ones, columns: 1 };
+    let by_blocks = |x: View<'_>, gradient: View<'_>, gates: &[Option<usize>]| {
+        let grouped = Grouped::new(x);
+        let strips: Vec<Range<usize>> = strips(units, gates);
+        let products: Vec<Vec<f32>> = strips
+            .par_iter()
+            .map(|strip| {
+                let mut out = vec![0.0; x.columns * strip.len()];
+                add_transposed_product(&grouped, gradient, strip.start, strip.len(), &mut out);
+                out
+            })
+            .collect();
+        let mut joined = Vec::with_capacity(x.columns * recurrence.gates() * units);
+        for row in 0..x.columns {
+            for (product, strip) in products.iter().zip(&strips) {
+                joined.extend_from_slice(&product[row * strip.len()..(row + 1) * strip.len()]);
+            }
+        }
+        joined
+    };
+    let gate_columns = recurrence.gates() * units;
+    let inner_bias = if recurrence == Recurrence::Gru {
+        let of_bias = by_blocks(ones, gradient, &[None, None, None, Some(0)]);
+        tensor(of_bias, [units])
+    } else {
+        tensor(vec![0.0; units], [units])
+    };
+    Some(WeightGradients {
+        input: tensor(by_blocks(x, gradient, recurrence.input_gates()), [inputs, gate_columns]),
+        bias: tensor(by_blocks(ones, gradient, recurrence.input_gates()), [gate_columns]),
+        recurrent: tensor(by_blocks(before, later, recurrence.state_gates()), [units, gate_columns]),
+        inner_bias,
+    })
+}
+
+/// The columns of the blocks that have a gate, in pieces. The gates of a cell stand in the order of their blocks.
+fn strips(units: usize, gates: &[Option<usize>]) -> Vec<Range<usize>> {
+    let blocks = gates.iter().enumerate().filter(|(_, gate)| gate.is_some()).map(|(block, _)| block);
+    let pieces = |block: usize| {
+        let end = (block + 1) * units;
+        (block * units..end).step_by(STRIP).map(move |first| first..end.min(first + STRIP))
+    };
+    blocks.flat_map(pieces).collect()
 }

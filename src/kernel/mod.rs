@@ -18,7 +18,7 @@ mod recurrent;
 mod summary;
 
 pub use layer::{Activated, LayerOps, Normalized, activated, affine, normalize};
-pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, recurrent};
+pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
 pub use summary::{
     ActivationSummary, DeltaSummary, FlatParts, GlobalNorm, GradientSummary, Norm, Reading, UpdateSummary,
     activation_summaries, block_norms, count_above, delta_summaries, gate_summary, global_norm, gradient_summaries,

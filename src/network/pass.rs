@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::kernel::Form;
+use crate::kernel::{Form, WantedGradients};
 
 /// A forward pass through a network.
 #[derive(Debug, Default)]
@@ -60,9 +60,13 @@ pub struct LayerTrace {
 pub struct RecurrenceTrace {
     /// How it went over the sequence.
     pub form: Form,
+    /// The hidden states `[steps x batch, units]`, outside the graph.
+    pub hidden: Tensor<2>,
+    /// A leaf whose gradient is that of the pre-activations, if it is known.
+    pub pre_activation_offset: Option<Tensor<2>>,
     /// Leaves `[(steps + 1) x batch, units]` whose gradients are those of the hidden states and of the cell states, the initial
     /// ones first, if they are wanted and known.
-    pub offsets: Vec<Tensor<2>>,
+    pub state_offsets: Vec<Tensor<2>>,
     /// What the cell keeps, `[steps x batch, kept x units]`, outside the graph; none of a cell without gates.
     pub gates: Option<Tensor<2>>,
 }
@@ -145,15 +149,17 @@ impl Pass {
         }
     }
 
-    /// Whether recurrent layers leave the gradients of their states.
-    pub(super) fn wants_time_steps(&self) -> bool {
-        self.trace.as_ref().is_some_and(|trace| trace.wants.time_steps)
+    /// The gradients that recurrent layers must make accessible.
+    pub(super) fn wanted_of_recurrence(&self) -> WantedGradients {
+        let wants = self.trace.as_ref().map(|trace| trace.wants);
+        WantedGradients { pre_activations: wants.is_some(), states: wants.is_some_and(|wants| wants.time_steps) }
     }
 
-    /// The hidden states of the recurrent layer that began last, outside the graph, and what else it leaves.
-    pub(super) fn recurrence(&mut self, hidden: Tensor<2>, trace: RecurrenceTrace) {
+    /// What the recurrent layer that began last leaves.
+    pub(super) fn recurrence(&mut self, trace: RecurrenceTrace) {
         if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
-            layer.activation = Some(hidden);
+            layer.offset.clone_from(&trace.pre_activation_offset);
+            layer.activation = Some(trace.hidden.clone());
             layer.recurrence = Some(trace);
         }
     }

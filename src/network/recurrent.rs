@@ -8,7 +8,7 @@ use super::pass::{Pass, RecurrenceTrace};
 use super::stock::StockLayer;
 use super::{Dense, Interface, block};
 use crate::config::{Activation, BiasInit, Cell, Implementation, NetworkConfig, Sequence};
-use crate::kernel::{self, Activated, Form, Recurrence};
+use crate::kernel::{self, Activated, Form, Recurrence, RecurrentParameters};
 
 /// `depth` recurrent layers, each on the hidden states of the one below, and a linear output layer after every time step or
 /// after the last one.
@@ -173,13 +173,21 @@ impl OwnLayer {
     }
 
     fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
-        let projected = pass.pre_activation(self.input.forward(x));
-        let bias = self.recurrent.bias.as_ref().map(Param::val);
-        let recurred =
-            kernel::recurrent(projected, self.recurrent.weight.val(), bias, self.form, pass.wants_time_steps());
+        let parameters = RecurrentParameters {
+            input: self.input.weight.val(),
+            bias: self.input.bias.as_ref().map(Param::val),
+            recurrent: self.recurrent.weight.val(),
+            inner_bias: self.recurrent.bias.as_ref().map(Param::val),
+        };
+        let recurred = kernel::recurrent(x, parameters, self.form, pass.wanted_of_recurrence());
         let gates = (self.form.recurrence.kept() > 0).then_some(recurred.gates);
-        let trace = RecurrenceTrace { form: self.form, offsets: recurred.offsets, gates };
-        pass.recurrence(recurred.hidden, trace);
+        pass.recurrence(RecurrenceTrace {
+            form: self.form,
+            hidden: recurred.hidden,
+            pre_activation_offset: recurred.pre_activation_offset,
+            state_offsets: recurred.state_offsets,
+            gates,
+        });
         recurred.output
     }
 }

@@ -104,7 +104,7 @@ impl StockLayer {
         let device = x.device();
         let x: Tensor<3> = x.reshape([steps, batch, inputs]).swap_dims(0, 1);
         // A leaf whose gradient is that of the hidden states, the initial one first.
-        let offset = pass.wants_time_steps().then(|| Tensor::<2>::zeros([rows + batch, units], &device).require_grad());
+        let offset = pass.wanted_of_recurrence().states.then(|| Tensor::<2>::zeros([rows + batch, units], &device).require_grad());
         let offset_at = |state: usize| offset.as_ref().map(|all| all.clone().slice([state * batch..(state + 1) * batch]));
         let zeros = || Tensor::<2>::zeros([batch, units], &device);
         let mut state: State = (zeros(), (self.form.recurrence == Recurrence::Lstm).then(zeros));
@@ -126,8 +126,13 @@ impl StockLayer {
             outputs.push(output);
         }
         let hidden = Tensor::cat(outputs, 1).swap_dims(0, 1).reshape([rows, units]);
-        let trace = RecurrenceTrace { form: self.form, offsets: offset.into_iter().collect(), gates: None };
-        pass.recurrence(if hidden.is_autodiff() { hidden.clone().inner() } else { hidden.clone() }, trace);
+        pass.recurrence(RecurrenceTrace {
+            form: self.form,
+            hidden: if hidden.is_autodiff() { hidden.clone().inner() } else { hidden.clone() },
+            pre_activation_offset: None,
+            state_offsets: offset.into_iter().collect(),
+            gates: None,
+        });
         if self.form.answers_every_step { hidden } else { state.0 }
     }
 

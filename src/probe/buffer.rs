@@ -2,11 +2,11 @@
 
 use burn::tensor::{Tensor, Transaction};
 
-use super::{clip, gradient, layer};
+use super::{clip, gradient, layer, recurrence};
 use crate::config::{ActivationFunction, ProbeConfig};
 use crate::kernel::{ActivationSummary, DeltaSummary, GradientSummary, Reading, UpdateSummary, values_of};
-use crate::network::{flat_parts, has_dead_units};
-use crate::schema::{ActivationRow, GradientRow, StepPhase, StepRow, UnitRow};
+use crate::network::{Wanted, flat_parts, has_dead_units};
+use crate::schema::{ActivationRow, GateRow, GradientRow, StepPhase, StepRow, UnitRow};
 
 /// The device could not be read: it was lost, or ran out of memory.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,8 @@ pub struct Rows {
     pub activations: Vec<ActivationRow>,
     /// For `units.csv`.
     pub units: Vec<UnitRow>,
+    /// For `gates.csv`.
+    pub gates: Vec<GateRow>,
     /// For `steps.csv`.
     pub steps: Vec<StepRow>,
     /// The first step whose loss or gradient is not finite.
@@ -81,9 +83,9 @@ impl Probe {
         self.config.activations
     }
 
-    /// Whether the gradients with respect to the inputs of layers are measured.
-    pub fn wants_inputs(&self) -> bool {
-        self.config.inputs
+    /// What a traced pass must leave behind.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { inputs: self.config.inputs, time_steps: self.config.time_steps }
     }
 
     /// Whether units are measured one by one.
@@ -221,9 +223,14 @@ impl Probe {
                 has_input: measurement.input.is_some(),
                 has_activation: measurement.activation.is_some(),
                 has_units: measurement.units.is_some(),
+                is_gated: measurement.is_gated,
+                recurrence: None,
             });
             let present = [measurement.delta, measurement.input, measurement.activation, measurement.units];
             readings.extend(present.into_iter().flatten());
+            if let (Some(header), Some(recurrence)) = (layers.last_mut(), measurement.recurrence) {
+                header.recurrence = Some(recurrence.take(readings));
+            }
         }
         number_layers(&mut gradients);
         (gradients, layers)
@@ -305,6 +312,8 @@ struct LayerHeader {
     has_input: bool,
     has_activation: bool,
     has_units: bool,
+    is_gated: bool,
+    recurrence: Option<recurrence::Header>,
 }
 
 impl LayerHeader {
@@ -326,7 +335,7 @@ impl LayerHeader {
             let activation = ActivationSummary::from_reading(&next());
             row.activation_mean = finite(Some(&activation.mean));
             row.activation_std = finite(Some(&activation.std));
-            if row.activation_mean.is_some() {
+            if row.activation_mean.is_some() && !self.is_gated {
                 row.saturated_fraction = flat_parts(function).map(|_| activation.saturated_fraction);
                 row.dead_fraction = has_dead_units(function).then_some(activation.dead_fraction);
             }
@@ -341,7 +350,10 @@ impl LayerHeader {
                 mean_delta: finite(Some(&mean_delta)),
             }));
         }
+        let (states, gates) = self.recurrence.map(|header| header.fill(values, &row)).unwrap_or_default();
         rows.activations.push(row);
+        rows.activations.extend(states);
+        rows.gates.extend(gates);
     }
 }
 

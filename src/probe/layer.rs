@@ -2,6 +2,7 @@
 
 use burn::tensor::{Gradients, Tensor};
 
+use super::recurrence;
 use crate::config::ActivationFunction;
 use crate::kernel::{self, FlatParts, Reading};
 use crate::network::{LayerTrace, flat_parts};
@@ -21,17 +22,23 @@ pub struct Measurement {
     pub activation: Option<Reading>,
     /// The sum over the batch of every unit's delta.
     pub units: Option<Reading>,
+    /// Of a recurrent layer whose time steps are wanted.
+    pub recurrence: Option<recurrence::Measurement>,
+    /// Whether the activations are gated, so that the activation function does not tell where they are flat.
+    pub is_gated: bool,
 }
 
 /// Where no activation is flat.
 const NOWHERE_FLAT: FlatParts = FlatParts { low: f32::NEG_INFINITY, high: f32::INFINITY };
 
-/// Summarizes every traced layer after the backward pass; `wants_units` adds the units one by one.
+/// Summarizes every traced layer after the backward pass; `wants_units` adds the units one by one, `wants_time_steps` the time
+/// steps of recurrent layers.
 pub fn measure(
     trace: Vec<LayerTrace>,
     gradients: &Gradients,
     function: ActivationFunction,
     wants_units: bool,
+    wants_time_steps: bool,
 ) -> Vec<Measurement> {
     let mut measurements = Vec::new();
     let (mut deltas, mut inputs, mut activations) = (Places::default(), Places::default(), Places::default());
@@ -48,6 +55,9 @@ pub fn measure(
         if let Some(activation) = layer.activation {
             activations.push(place, activation);
         }
+        measurement.is_gated = layer.recurrence.as_ref().is_some_and(|trace| trace.form.recurrence.kept() > 0);
+        let recurrence = layer.recurrence.filter(|_| wants_time_steps);
+        measurement.recurrence = recurrence.map(|trace| recurrence::measure(trace, gradients));
         measurements.push(measurement);
     }
     for (place, reading) in deltas.summarize(kernel::delta_summaries) {

@@ -2,12 +2,13 @@
 //!
 //! A probe leaves its numbers on the device and reads those of many steps in one transfer. One quantity a file:
 //! [`gradient`] and [`update`] for every parameter, [`clip`] for what was done to the gradients, [`layer`] for every
-//! hidden layer, [`schedule`] for the steps.
+//! hidden layer, [`recurrence`] for every time step of a recurrent one, [`schedule`] for the steps.
 
 mod buffer;
 pub mod clip;
 pub mod gradient;
 pub mod layer;
+pub mod recurrence;
 pub mod schedule;
 pub mod update;
 

@@ -132,10 +132,12 @@ fn record(mut rows: Rows, sink: &mut dyn RowSink) -> io::Result<Option<usize>> {
         rows.gradients.retain(|row| row.step <= last);
         rows.activations.retain(|row| row.step <= last);
         rows.units.retain(|row| row.step <= last);
+        rows.gates.retain(|row| row.step <= last);
     }
     sink.steps(rows.steps)?;
     sink.gradients(rows.gradients)?;
     sink.activations(rows.activations)?;
     sink.units(rows.units)?;
+    sink.gates(rows.gates)?;
     Ok(rows.first_nonfinite_step)
 }

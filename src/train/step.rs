@@ -23,7 +23,7 @@ pub fn make_step(
     mut measured: Option<(&mut Probe, usize)>,
 ) -> (Network, LossMeasurement) {
     let mut pass = match &measured {
-        Some((probe, _)) if probe.wants_layers() => Pass::traced(probe.wants_inputs()),
+        Some((probe, _)) if probe.wants_layers() => Pass::traced(probe.wanted()),
         _ => Pass::training(),
     };
     let outputs = network.forward(batch.inputs, &mut pass);
@@ -35,7 +35,8 @@ pub fn make_step(
     let mut pending = PendingStep::default();
     if let Some((probe, step)) = &mut measured {
         pending.step = *step;
-        pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units());
+        let wants_time_steps = probe.wanted().time_steps;
+        pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units(), wants_time_steps);
     }
     let gradients = GradientsParams::from_grads(gradients, &network);
     let gradients = regularize::add_penalty_gradients(&network, gradients, training);

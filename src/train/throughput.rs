@@ -78,6 +78,7 @@ fn quantities(load: ProbeLoad, config: &ProbeConfig) -> ProbeConfig {
         activations,
         inputs: activations && config.inputs,
         units: activations && config.units,
+        time_steps: activations && config.time_steps,
         ..ProbeConfig::default()
     }
 }
