@@ -436,6 +436,136 @@ fn data_that_do_not_fit_the_network_or_the_loss_are_refused() {
     }
 }
 
+/// Changes of [`KEYS`] for a recurrent network, without the data set.
+const RECURRENT: [&str; 4] =
+    ["network.kind = \"recurrent\"", "network.cell = \"lstm\"", "network.activation = \"tanh\"", LENGTH];
+const LENGTH: &str = "data.sequence_length = 20";
+const PARITY: &str = "data.set = \"parity\"";
+const TEXT: &str = "data.set = \"text\"";
+const COPYING: &str = "data.set = \"copying\"";
+const ADDING: [&str; 2] = ["data.set = \"adding\"", "training.loss = \"squared_error\""];
+
+#[track_caller]
+fn refused_recurrent(changes: &[&str], key: &str, expected: &[&str]) {
+    refused_for(&[&RECURRENT[..], changes].concat(), key, expected);
+}
+
+#[test]
+fn sequences_of_an_impossible_length_or_number_are_refused() {
+    let length = "data.sequence_length";
+    for set in [PARITY, TEXT, COPYING, "data.set = \"temporal_order\""] {
+        let missing = ["must say how many time steps", "add `sequence_length = 100` under [data]"];
+        refused_recurrent(&[set, "-data.sequence_length"], length, &missing);
+        let mend = "set `data.sequence_length = 100`";
+        refused_recurrent(&[set, "data.sequence_length = 0"], length, &["time steps", mend]);
+        refused_recurrent(&[set, "data.sequence_length = 65537"], length, &["time steps", mend]);
+    }
+    refused_recurrent(&[ADDING[0], ADDING[1], "data.sequence_length = 1"], length, &["from 2 to 65536"]);
+    let order = "data.set = \"temporal_order\"";
+    refused_recurrent(&[order, "data.sequence_length = 9"], length, &["from 10 to 65536"]);
+    refused_recurrent(&[TEXT, "data.sequence_length = 25353"], length, &["from 1 to 25352"]);
+    let missing = ["how many time steps a recurrent network reads", "add `sequence_length = 100` under [data]"];
+    let gaussian = [&RECURRENT[..], &[GAUSSIAN, "data.features = 65536", "-data.sequence_length"]].concat();
+    refused_untrained(&gaussian, length, &missing);
+    let long = [&gaussian[..], &["data.sequence_length = 500"]].concat();
+    refused_untrained(
+        &long,
+        length,
+        &["times `data.features` must be at most 31250000", "`data.sequence_length = 100`"],
+    );
+
+    let examples = "data.examples";
+    let first = ["from 1 to the 11249 examples of the training split", "set `data.examples = 1000`"];
+    refused_recurrent(&[TEXT, "data.examples = 11250"], examples, &first);
+    let drawn = ["from 1 to 1000000 examples in an epoch", "set `data.examples = 1000`"];
+    refused_recurrent(&[PARITY, "data.examples = 0"], examples, &drawn);
+    let large = ["times the 65536 numbers in an input must be at most 1000000000", "set `data.examples = 1000`"];
+    let parity = [PARITY, "data.sequence_length = 65536", "data.examples = 20000"];
+    refused_recurrent(&parity, examples, &large);
+}
+
+#[test]
+fn sequences_that_do_not_fit_the_network_or_the_loss_are_refused() {
+    let kind = ["must be \"recurrent\"", "set `network.kind = \"recurrent\"` and `network.cell = \"lstm\"`"];
+    refused_for(&[PARITY, LENGTH], "network.kind", &kind);
+    refused_for(&[TEXT, LENGTH, RESIDUAL], "network.kind", &kind);
+    let only = ["only with `network.kind = \"recurrent\"`", "remove it, or set `network.kind = \"recurrent\"`"];
+    refused_for(&["data.reading = \"pixels\""], "data.reading", &only);
+    refused_for(&["training.truncation = 5"], "training.truncation", &only);
+    refused_untrained(&[GAUSSIAN, "data.features = 3", LENGTH], "data.sequence_length", &only);
+    let single = ["data.set = \"single\"", "data.value = 0.5", "-data.sequence_length"];
+    let sequences = ["must hold sequences", "set `data.set = \"adding\"` and `data.sequence_length = 100`"];
+    refused_untrained(&[&RECURRENT[..], &single].concat(), "data.set", &sequences);
+    let sets = "only with `data.set = \"text\"` or \"adding\" or \"copying\" or \"temporal_order\" or \"parity\"";
+    refused_recurrent(&[], "data.sequence_length", &[sets, "remove it"]);
+    refused_recurrent(&[PARITY, "data.reading = \"rows\""], "data.reading", &["only with `data.set = \"digits\"`"]);
+    refused_recurrent(
+        &[PARITY, "data.reading = \"columns\""],
+        "data.reading",
+        &["must be one of rows, pixels", "write"],
+    );
+
+    let loss = "training.loss";
+    let number = ["must be \"squared_error\"", "add `loss = \"squared_error\"` under [training]"];
+    refused_recurrent(&[ADDING[0]], loss, &number);
+    refused_recurrent(&[ADDING[0], "training.loss = \"quadratic\""], loss, &number);
+    let classes = ["must suit answers that are classes", "set `training.loss = \"softmax_cross_entropy\"`"];
+    refused_recurrent(&[PARITY, ADDING[1]], loss, &classes);
+    refused_for(&[ADDING[1]], loss, &classes);
+
+    let (output, last, every) =
+        ("network.output_steps", "network.output_steps = \"last\"", "network.output_steps = \"every\"");
+    refused_recurrent(&[COPYING, last], output, &["must be \"every\"", "after every time step", "remove it"]);
+    refused_recurrent(&[ADDING[0], ADDING[1], every], output, &["must be \"last\"", "after the last time step"]);
+    let probe = [&RECURRENT[..], &[PARITY, every]].concat();
+    refused_untrained(&probe, output, &["must be \"last\"", "a linear probe looks at it alone", "remove it"]);
+    let truncation = ["must be at least 1 time step", "set `training.truncation = 20`"];
+    refused_recurrent(&[PARITY, "training.truncation = 0"], "training.truncation", &truncation);
+}
+
+#[test]
+fn recurrent_networks_whose_keys_make_no_sense_are_refused() {
+    let refused = |changes: &[&str], key: &str, expected: &[&str]| {
+        refused_recurrent(&[&[PARITY], changes].concat(), key, expected);
+    };
+    let only = ["only with `network.kind = \"recurrent\"`", "remove it"];
+    for line in [
+        "network.cell = \"rnn\"",
+        "network.recurrent_init = \"identity\"",
+        "network.recurrent_scale = 0.5",
+        "network.forget_bias = 1.0",
+        "network.update_bias = 1.0",
+        "network.output_steps = \"last\"",
+        "network.implementation = \"own\"",
+    ] {
+        refused_for(&[line], line.split(" = ").next().expect("a key"), &only);
+    }
+    let missing = ["must name the cell", "add `cell = \"lstm\"` under [network]"];
+    refused(&["-network.cell"], "network.cell", &missing);
+    refused(&["-network.width"], "network.width", &["how many units", "add `width = 64` under [network]"]);
+    refused(&["network.depth = 17"], "network.depth", &["from 1 to 16 layers", "set `network.depth = 1`"]);
+    let activation = "network.activation";
+    refused(&["network.activation = \"relu\""], activation, &["LSTM or a GRU must be \"tanh\"", "set"]);
+    let vanilla = ["vanilla RNN must be", "set `network.activation = \"tanh\"`"];
+    refused(&["network.cell = \"rnn\"", "network.activation = \"gelu\""], activation, &vanilla);
+    refused(&["network.norm = \"layer\""], "network.norm", &["must be \"none\"", "remove it"]);
+    let (scale, zero) = ("network.recurrent_scale", "network.recurrent_init = \"zero\"");
+    refused(&[zero, "network.recurrent_scale = 2.0"], scale, &["no meaning with `network.recurrent_init = \"zero\"`"]);
+    refused(&["network.recurrent_scale = 0"], scale, &["finite number above 0", "set `network.recurrent_scale = 1.0`"]);
+    let (forget, update) = ("network.forget_bias", "network.update_bias");
+    refused(&["network.update_bias = 1.0"], update, &["only with `network.cell = \"gru\"`", "remove it"]);
+    let gru = "network.cell = \"gru\"";
+    refused(&[gru, "network.forget_bias = 1.0"], forget, &["only with `network.cell = \"lstm\"`", "remove it"]);
+    let off = ["no meaning with `network.bias_init = \"off\"`", "set `network.bias_init = \"zero\"`"];
+    refused(&["network.forget_bias = 1.0", "network.bias_init = \"off\""], forget, &off);
+    refused(&["network.forget_bias = nan"], forget, &["must be a finite number", "set `network.forget_bias = 1.0`"]);
+    refused(
+        &["network.width = 65536"],
+        "network.width",
+        &["more than 2000000000 weights", "set a smaller width or depth"],
+    );
+}
+
 #[test]
 fn clipping_optimizers_and_penalties_with_missing_or_impossible_values_are_refused() {
     let (threshold, by_value) = ("training.clip_threshold", "training.clipping = \"value\"");

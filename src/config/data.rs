@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Violation, only_with, violation};
+use super::schema::{DEFAULT_BATCH_SIZE, MAX_INPUT_NUMBERS, Violation, only_with, violation};
 use super::training::MAX_EXAMPLES;
 
 /// The examples (`[data]`).
@@ -46,18 +46,20 @@ pub enum DataSet {
     /// One input of one number, `value`. It has no class.
     Single,
     /// Two numbers a time step, one of U(0, 1) and a mark, which is 1 at two time steps, one in each half. The answer
-    /// after the last time step is the sum of the two marked numbers (Hochreiter and Schmidhuber 1997, experiment 4, in the form
-    /// of Le et al. 2015).
+    /// after the last time step is the sum of the two marked numbers (Hochreiter and Schmidhuber 1997, section 5.4, in the
+    /// form of Arjovsky et al. 2016, section 5.2).
     Adding,
     /// Ten symbols of eight kinds, blanks for `sequence_length` - 1 time steps, a sign to begin, ten blanks. The answer
     /// is blank at every time step but for the last ten, where it is the ten symbols (Arjovsky et al. 2016, section 5.1).
     Copying,
     /// Symbols of four kinds that mean nothing, and two, A or B, that do: one in the second tenth of the sequence, one in
-    /// the fifth. The answer after the last time step is one of AA, AB, BA, BB (Pascanu et al. 2013, section 4.1).
+    /// the fifth. The answer after the last time step is one of AA, AB, BA, BB (Pascanu et al. 2013, section 4.1; in the
+    /// authors' program the second one is in the sixth tenth).
     TemporalOrder,
-    /// Bits. The answer is whether the ones so far are odd in number.
+    /// Bits. The answer, after the last time step or after every one, is whether the ones so far are odd in number.
     Parity,
-    /// Pieces of an embedded English text. The answer is the next character.
+    /// Pieces of an embedded English text, one after the other. The answer, after every time step or only after the last
+    /// one, is the next character.
     Text,
 }
 
@@ -199,25 +201,24 @@ impl DataConfig {
     }
 
     pub(super) fn violation(&self) -> Option<Violation> {
-        let only = |key, sets: &[DataSet]| {
-            let names: Vec<&str> = sets.iter().map(|set| set.name()).collect();
-            (!sets.contains(&self.set)).then(|| only_with(key, "data.set", &names))
-        };
-        let digits = &[DataSet::Digits];
-        let drawn = [DataSet::Adding, DataSet::Copying, DataSet::TemporalOrder, DataSet::Parity];
-        let with_examples = [&[DataSet::Digits, DataSet::Text][..], &drawn].concat();
-        let with_length = [&[DataSet::Text][..], &drawn, &[DataSet::Gaussian]].concat();
-        let misplaced = [
-            ("data.normalization", self.normalization.is_some(), only("data.normalization", digits)),
-            ("data.reading", self.reading.is_some(), only("data.reading", digits)),
-            ("data.examples", self.examples.is_some(), only("data.examples", &with_examples)),
-            ("data.sequence_length", self.sequence_length.is_some(), only("data.sequence_length", &with_length)),
-            ("data.features", self.features.is_some(), only("data.features", &[DataSet::Gaussian])),
-            ("data.value", self.value.is_some(), only("data.value", &[DataSet::Single])),
+        let digits = &[DataSet::Digits][..];
+        let drawn = &[DataSet::Adding, DataSet::Copying, DataSet::TemporalOrder, DataSet::Parity][..];
+        let with_examples = [digits, &[DataSet::Text], drawn].concat();
+        let with_length = [&[DataSet::Text], drawn, &[DataSet::Gaussian]].concat();
+        let present = [
+            ("data.normalization", self.normalization.is_some(), digits),
+            ("data.reading", self.reading.is_some(), digits),
+            ("data.examples", self.examples.is_some(), &with_examples),
+            ("data.sequence_length", self.sequence_length.is_some(), &with_length),
+            ("data.features", self.features.is_some(), &[DataSet::Gaussian]),
+            ("data.value", self.value.is_some(), &[DataSet::Single]),
         ];
+        let misplaced = present.into_iter().find(|(_, is_present, sets)| *is_present && !sets.contains(&self.set));
         misplaced
-            .into_iter()
-            .find_map(|(_, is_present, violation)| violation.filter(|_| is_present))
+            .map(|(key, _, sets)| {
+                let names: Vec<&str> = sets.iter().map(|set| set.name()).collect();
+                only_with(key, "data.set", &names)
+            })
             .or_else(|| self.length_violation())
             .or_else(|| self.examples_violation())
             .or_else(|| self.numbers_violation())
@@ -274,6 +275,14 @@ impl DataConfig {
                 "must be from 1 to 65536 numbers in an input",
                 "set `data.features = 64`, for example",
             )),
+            (DataSet::Gaussian, ..) if self.features() > MAX_INPUT_NUMBERS / DEFAULT_BATCH_SIZE => {
+                let most = MAX_INPUT_NUMBERS / DEFAULT_BATCH_SIZE;
+                Some(Violation {
+                    key: "data.sequence_length",
+                    problem: format!("times `data.features` must be at most {most} numbers in an input"),
+                    mend: "set `data.sequence_length = 100`, for example".to_owned(),
+                })
+            }
             (DataSet::Single, _, None) => Some(violation(
                 "data.value",
                 "must be given with `data.set = \"single\"`",

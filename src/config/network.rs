@@ -97,7 +97,8 @@ pub struct NetworkConfig {
     /// The initial bias of a GRU's update gate, which keeps the old state where it is open. Default: that of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_bias: Option<f64>,
-    /// After which time steps a recurrent network has outputs. Default: what the data set asks for.
+    /// After which time steps a recurrent network has outputs. Default: what the data set asks for, and the last one with
+    /// a linear probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_steps: Option<OutputSteps>,
     /// Whose recurrent layers are run. Default: `own`.
@@ -516,8 +517,8 @@ impl NetworkConfig {
             NetworkKind::Convolutional => width.saturating_mul(width).saturating_mul(9 * 16),
             // Those from the hidden state to itself, and those from the layer below; the first layer sees one time step.
             NetworkKind::Recurrent => {
-                let gates = 2 * self.cell().gates();
-                return width.saturating_mul(width.max(features)).saturating_mul(gates).saturating_mul(self.depth);
+                let inputs = features.saturating_add(width.saturating_mul(2 * self.depth - 1));
+                return width.saturating_mul(inputs).saturating_mul(self.cell().gates());
             }
             _ => width.saturating_mul(width),
         };

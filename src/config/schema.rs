@@ -87,10 +87,10 @@ pub(super) fn only_with(key: &'static str, other: &str, values: &[&str]) -> Viol
     }
 }
 
-/// The most numbers in a batch: 4 GB in f32.
-const MAX_INPUT_NUMBERS: usize = 1_000_000_000;
+/// The most numbers in a batch, and in an epoch that is drawn: 4 GB in f32.
+pub(super) const MAX_INPUT_NUMBERS: usize = 1_000_000_000;
 /// The examples of a batch where the config does not say.
-const DEFAULT_BATCH_SIZE: usize = 32;
+pub(super) const DEFAULT_BATCH_SIZE: usize = 32;
 
 impl RunConfig {
     /// The examples that are trained on.
@@ -129,6 +129,7 @@ impl RunConfig {
 
     fn usual_output_steps(&self) -> OutputSteps {
         match self.data.set {
+            _ if self.training.loss == Loss::LinearProbe => OutputSteps::Last,
             DataSet::Copying | DataSet::Text => OutputSteps::Every,
             _ => OutputSteps::Last,
         }
@@ -142,6 +143,7 @@ impl RunConfig {
             .or_else(|| self.training.violation())
             .or_else(|| self.family_violation())
             .or_else(|| self.loss_violation())
+            .or_else(|| self.epoch_violation())
             .or_else(|| self.batch_violation())
             .or_else(|| self.probe.violation())
             .or_else(|| self.throughput.violation())
@@ -157,7 +159,11 @@ impl RunConfig {
         let is_squared = self.training.loss == Loss::SquaredError;
         if is_squared != (self.data.set == DataSet::Adding) && !is_probe && self.data.has_answers() {
             return Some(if is_squared {
-                only_with("training.loss", "data.set", &["adding"])
+                violation(
+                    "training.loss",
+                    "must suit answers that are classes: only those of `data.set = \"adding\"` are numbers",
+                    "set `training.loss = \"softmax_cross_entropy\"`, for example",
+                )
             } else {
                 violation(
                     "training.loss",
@@ -182,6 +188,19 @@ impl RunConfig {
         })
     }
 
+    /// The examples of an epoch of a task are on the device at one time.
+    fn epoch_violation(&self) -> Option<Violation> {
+        let most = MAX_INPUT_NUMBERS / self.data.features().max(1);
+        (self.data.set.is_drawn() && self.training_examples() > most).then(|| Violation {
+            key: "data.examples",
+            problem: format!(
+                "times the {} numbers in an input must be at most {MAX_INPUT_NUMBERS}",
+                self.data.features()
+            ),
+            mend: format!("set `data.examples = {}`, for example, or a smaller `data.sequence_length`", most.min(1000)),
+        })
+    }
+
     fn batch_violation(&self) -> Option<Violation> {
         let examples = self.training_examples();
         let batch_size = self.batch_size();
@@ -197,7 +216,8 @@ impl RunConfig {
             return Some(Violation { key: "training.batch_size", problem, mend: mend() });
         }
         if self.data.features().saturating_mul(batch_size) > MAX_INPUT_NUMBERS {
-            let problem = format!("times `data.features` must be at most {MAX_INPUT_NUMBERS} numbers");
+            let features = self.data.features();
+            let problem = format!("times the {features} numbers in an input must be at most {MAX_INPUT_NUMBERS}");
             return Some(Violation { key: "training.batch_size", problem, mend: mend() });
         }
         if self.data.set == DataSet::Single && batch_size != 1 {
@@ -264,39 +284,30 @@ impl RunConfig {
                 "add `sequence_length = 100` under [data], for example",
             ));
         }
-        let is_probe = self.training.loss == Loss::LinearProbe;
-        let possible: &[OutputSteps] = match self.data.set {
-            _ if is_probe => &[OutputSteps::Last],
-            DataSet::Copying => &[OutputSteps::Every],
-            DataSet::Text | DataSet::Parity => &[OutputSteps::Last, OutputSteps::Every],
-            _ => &[OutputSteps::Last],
+        self.output_steps_violation().or_else(|| {
+            (self.training.truncation == Some(0)).then(|| {
+                violation(
+                    "training.truncation",
+                    "must be at least 1 time step",
+                    "set `training.truncation = 20`, for example, or leave it out",
+                )
+            })
+        })
+    }
+
+    fn output_steps_violation(&self) -> Option<Violation> {
+        let (possible, name, when) = match self.data.set {
+            _ if self.training.loss == Loss::LinearProbe => {
+                (OutputSteps::Last, "last", "a linear probe looks at it alone")
+            }
+            DataSet::Text | DataSet::Parity => return None,
+            DataSet::Copying => (OutputSteps::Every, "every", "this data set has an answer after every time step"),
+            _ => (OutputSteps::Last, "last", "this data set has its answer after the last time step"),
         };
-        if self.network.output_steps.is_some_and(|steps| !possible.contains(&steps)) {
-            let (name, other) = if possible == [OutputSteps::Last] {
-                ("last", "after the last time step")
-            } else {
-                ("every", "after every time step")
-            };
-            return Some(Violation {
-                key: "network.output_steps",
-                problem: format!("must be \"{name}\": this data set and this loss have an answer {other}"),
-                mend: "remove it".to_owned(),
-            });
-        }
-        if is_probe && matches!(self.data.set, DataSet::Copying | DataSet::Text) && self.network.output_steps.is_none()
-        {
-            return Some(violation(
-                "training.loss",
-                "looks at the last time step alone, and this data set has answers after every one",
-                "set another loss, or `data.set = \"gaussian\"` with `data.features = 1`, for example",
-            ));
-        }
-        (self.training.truncation == Some(0)).then(|| {
-            violation(
-                "training.truncation",
-                "must be at least 1 time step",
-                "set `training.truncation = 20`, for example, or leave it out",
-            )
+        self.network.output_steps.is_some_and(|steps| steps != possible).then(|| Violation {
+            key: "network.output_steps",
+            problem: format!("must be \"{name}\": {when}"),
+            mend: "remove it".to_owned(),
         })
     }
 

@@ -90,3 +90,77 @@ impl Batches {
         Tensor::from_data(TensorData::new(order, [length]), &split.inputs.device())
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::config::{DataConfig, DataSet};
+    use crate::data::load;
+    use crate::data::tests::{config, sequences};
+
+    fn numbers(tensor: Tensor<2>) -> Vec<f32> {
+        tensor.into_data().convert::<f32>().try_to_vec().expect("numbers")
+    }
+
+    fn drawn(seed: u64) -> (Task, Batches) {
+        let mut config = sequences(DataSet::Adding, 5, None);
+        config.data.examples = Some(10);
+        let task = Task::of(&config).expect("a task");
+        let targets = Targets::Answers { classes: 0, judged: 1 };
+        (task, Batches::drawn(task, targets, 4, seed, &Device::flex()))
+    }
+
+    #[test]
+    fn batches_of_a_split_are_its_examples_in_the_order_of_the_epoch() {
+        let data = load(&config(DataConfig::default()), 1);
+        let targets = Targets::Answers { classes: 10, judged: 1 };
+        let split = DeviceSplit::new(&data.train, 64, &targets, &Device::flex());
+        let mut batches = Batches::new(split, 500, 3);
+        assert_eq!(batches.steps_per_epoch(), 2);
+        for epoch in 0..3 {
+            let mut order: Vec<usize> = (0..1437).collect();
+            order.shuffle(&mut seed::stream(3, &format!("batches.{epoch}")));
+            for batch in order.chunks_exact(500) {
+                let expected: Vec<f32> =
+                    batch.iter().flat_map(|example| data.train.inputs[64 * example..][..64].to_vec()).collect();
+                assert_eq!(numbers(batches.next_batch().inputs), expected, "epoch {epoch}");
+            }
+        }
+    }
+
+    #[test]
+    fn batches_of_a_task_are_the_examples_of_each_epoch_in_their_order() {
+        let (task, mut batches) = drawn(3);
+        assert_eq!(batches.steps_per_epoch(), 2);
+        for epoch in 0..3 {
+            let examples = task.epoch(3, epoch);
+            // Two are left over.
+            for inputs in examples.inputs.chunks_exact(4 * 10).take(2) {
+                assert_eq!(numbers(batches.next_batch().inputs), inputs, "epoch {epoch}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_on_with_the_same_batches_and_another_seed_has_others() {
+        let (_, mut batches) = drawn(3);
+        for _ in 0..3 {
+            batches.next_batch();
+        }
+        let mut copy = batches.clone();
+        for _ in 0..4 {
+            assert_eq!(numbers(batches.next_batch().inputs), numbers(copy.next_batch().inputs));
+        }
+        assert_ne!(numbers(drawn(3).1.next_batch().inputs), numbers(drawn(4).1.next_batch().inputs));
+    }
+
+    #[test]
+    fn a_batch_of_a_whole_epoch_of_a_task_is_drawn_anew_in_every_step() {
+        let (task, _) = drawn(3);
+        let targets = Targets::Answers { classes: 0, judged: 1 };
+        let mut batches = Batches::drawn(task, targets, 10, 3, &Device::flex());
+        let (first, second) = (batches.next_batch(), batches.next_batch());
+        assert_eq!(numbers(first.inputs), task.epoch(3, 0).inputs);
+        assert_eq!(numbers(second.inputs), task.epoch(3, 1).inputs);
+    }
+}

@@ -154,3 +154,91 @@ fn one_hot_in_time_order(codes: Tensor<2, Int>, classes: usize) -> Tensor<2> {
     let kinds = Tensor::<1, Int>::arange(0..classes as i64, &device).reshape([1, classes]);
     codes.transpose().reshape([steps * batch, 1]).equal(kinds).float()
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::config::{DataSet, OutputSteps};
+    use crate::data::tests::sequences;
+    use crate::data::{Task, load};
+
+    fn numbers(tensor: Tensor<2>) -> Vec<f32> {
+        tensor.into_data().convert::<f32>().try_to_vec().expect("numbers")
+    }
+
+    fn classes(classes: usize) -> Targets {
+        Targets::Answers { classes, judged: usize::MAX }
+    }
+
+    /// Three examples with an answer at each of four time steps.
+    fn three() -> DeviceSplit {
+        let codes = vec![0, 1, 2, 3, 3, 2, 1, 0, 1, 1, 0, 2];
+        let split = Split { inputs: (0..12_u8).map(f32::from).collect(), answers: Answers::Classes { codes, each: 4 } };
+        DeviceSplit::new(&split, 4, &classes(5), &Device::flex())
+    }
+
+    fn codes(targets: Tensor<2>) -> Vec<usize> {
+        let rows = numbers(targets);
+        let code = |row: &[f32]| {
+            assert_eq!(row.iter().sum::<f32>(), 1.0);
+            row.iter().position(|x| *x == 1.0).expect("one of them")
+        };
+        rows.chunks(5).map(code).collect()
+    }
+
+    #[test]
+    fn answers_at_every_time_step_are_one_hot_rows_all_examples_of_the_first_step_first() {
+        let batch = three().batch();
+        assert_eq!(batch.targets.dims(), [12, 5]);
+        assert_eq!(codes(batch.targets), [0, 3, 1, 1, 2, 1, 2, 1, 0, 3, 0, 2]);
+        let two = three().slice(1..3);
+        assert_eq!(codes(two.targets), [3, 1, 2, 1, 1, 0, 0, 2]);
+        assert_eq!(numbers(two.inputs), [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
+    }
+
+    #[test]
+    fn answers_keep_to_their_inputs_in_another_order() {
+        let device = Device::flex();
+        let batch = three().reorder(Tensor::from_ints([2, 0, 1], &device)).slice(0..2);
+        assert_eq!(numbers(batch.inputs), [8.0, 9.0, 10.0, 11.0, 0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(codes(batch.targets), [1, 0, 1, 1, 0, 2, 2, 3]);
+    }
+
+    #[test]
+    fn the_targets_of_drawn_sequences_are_those_of_the_host() {
+        let config = sequences(DataSet::Parity, 9, Some(OutputSteps::Every));
+        let split = Task::of(&config).expect("a task").epoch(1, 0);
+        let Answers::Classes { codes, each: 9 } = &split.answers else { panic!("nine answers") };
+        let batch = DeviceSplit::new(&split, 9, &classes(2), &Device::flex()).slice(40..72);
+        assert_eq!(numbers(batch.inputs), split.inputs[40 * 9..72 * 9]);
+        let targets = numbers(batch.targets);
+        for step in 0..9 {
+            for example in 0..32 {
+                let row = 2 * (step * 32 + example);
+                let code = codes[(40 + example) * 9 + step];
+                assert_eq!(targets[row..row + 2], [f32::from(1 - code), f32::from(code)], "{step} {example}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_a_column_and_a_direction_is_the_same_for_every_example() {
+        let device = Device::flex();
+        let data = load(&sequences(DataSet::Adding, 6, None), 1);
+        let split = DeviceSplit::new(&data.train, data.features, &classes(0), &device);
+        assert_eq!((split.batch().targets.dims(), split.batch().inputs.dims()), ([1000, 1], [1000, 12]));
+        let Answers::Numbers(sums) = &data.train.answers else { panic!("numbers") };
+        assert_eq!(numbers(split.slice(5..8).targets), sums[5..8]);
+        let probe = DeviceSplit::new(&data.train, data.features, &Targets::Direction(vec![1.0, -2.0]), &device);
+        assert_eq!(numbers(probe.slice(5..7).targets), [1.0, -2.0, 1.0, -2.0]);
+    }
+
+    #[test]
+    fn pieces_in_a_row_are_all_examples() {
+        let pieces: Vec<Batch> = three().in_pieces_of(2).pieces().collect();
+        assert_eq!(pieces.iter().map(|piece| piece.inputs.dims()[0]).collect::<Vec<_>>(), [2, 1]);
+        let inputs = Tensor::cat(pieces.into_iter().map(|piece| piece.inputs).collect(), 0);
+        assert_eq!(numbers(inputs), numbers(three().inputs));
+        assert_eq!((three().pieces().count(), three().in_pieces_of(3).pieces().count()), (1, 1));
+    }
+}

@@ -110,11 +110,11 @@ fn standardize(dataset: &mut Dataset) {
 mod tests {
     use super::*;
     use crate::config::{
-        Activation, DataConfig, NetworkConfig, ProbeConfig, ThroughputConfig, TrainingConfig, TrainingLength,
-        WeightInit,
+        Activation, DataConfig, Loss, NetworkConfig, NetworkKind, OutputSteps, ProbeConfig, ThroughputConfig,
+        TrainingConfig, TrainingLength, WeightInit,
     };
 
-    fn config(data: DataConfig) -> RunConfig {
+    pub(super) fn config(data: DataConfig) -> RunConfig {
         RunConfig {
             data,
             network: NetworkConfig::plain(1, 1, Activation::Tanh, WeightInit::Lecun),
@@ -122,6 +122,15 @@ mod tests {
             probe: ProbeConfig::default(),
             throughput: ThroughputConfig::default(),
         }
+    }
+
+    /// A config of a recurrent network.
+    pub(super) fn sequences(set: DataSet, sequence_length: usize, output_steps: Option<OutputSteps>) -> RunConfig {
+        let data = DataConfig { set, sequence_length: Some(sequence_length), ..DataConfig::default() };
+        let mut config = config(data);
+        config.network.kind = NetworkKind::Recurrent;
+        config.network.output_steps = output_steps;
+        config
     }
 
     #[test]
@@ -173,5 +182,52 @@ mod tests {
         // Standard errors: .004 and .0056.
         assert!(mean.abs() < 0.016 && (square - 1.0).abs() < 0.023, "{mean} {square}");
         assert!(inputs == drawn(1).inputs && inputs != drawn(2).inputs);
+    }
+
+    #[test]
+    fn gaussian_sequences_have_numbers_for_every_time_step() {
+        let mut config = sequences(DataSet::Gaussian, 7, None);
+        config.data.features = Some(3);
+        let data = load(&config, 1);
+        assert_eq!((data.features, data.train.len(), data.train.inputs.len()), (21, 32, 32 * 21));
+    }
+
+    #[test]
+    fn every_data_set_has_the_sequences_and_the_answers_that_the_config_says() {
+        let (last, every) = (Some(OutputSteps::Last), Some(OutputSteps::Every));
+        for (set, output_steps, numbers, kinds, outputs, answers) in [
+            (DataSet::Adding, None, 2, None, 1, 1),
+            (DataSet::Copying, None, 1, Some(10), 9, 40),
+            (DataSet::TemporalOrder, None, 1, Some(6), 4, 1),
+            (DataSet::Parity, None, 1, None, 2, 1),
+            (DataSet::Parity, every, 1, None, 2, 20),
+            (DataSet::Text, None, 1, Some(60), 60, 20),
+            (DataSet::Text, last, 1, Some(60), 60, 1),
+        ] {
+            let config = sequences(set, 20, output_steps);
+            let data = load(&config, 1);
+            let sequence = config.sequence().expect("it is recurrent");
+            assert_eq!((sequence.numbers, sequence.symbols, sequence.answers()), (numbers, kinds, answers), "{set:?}");
+            assert_eq!((data.features, data.outputs()), (sequence.steps * numbers, outputs), "{set:?}");
+            assert_eq!(data.train.inputs.len(), data.train.len() * data.features, "{set:?}");
+            let each = if let Answers::Classes { codes, each } = &data.train.answers {
+                assert_eq!(codes.iter().max().map(|code| usize::from(*code) < outputs), Some(true), "{set:?}");
+                *each
+            } else {
+                1
+            };
+            assert_eq!(each, answers, "{set:?}");
+            let largest = data.train.inputs.iter().fold(0.0_f32, |largest, x| largest.max(*x));
+            assert_eq!(kinds.map(|kinds| kinds as f32 - 1.0), kinds.map(|_| largest), "{set:?}");
+        }
+    }
+
+    #[test]
+    fn a_linear_probe_of_sequences_looks_at_the_last_time_step_alone() {
+        for set in [DataSet::Copying, DataSet::Text] {
+            let mut config = sequences(set, 20, None);
+            config.training.loss = Loss::LinearProbe;
+            assert_eq!(config.sequence().map(crate::config::Sequence::answers), Some(1), "{set:?}");
+        }
     }
 }

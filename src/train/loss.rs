@@ -39,16 +39,24 @@ pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1
 /// - returns: `[2]`, cost and accuracy
 pub fn evaluate(network: &Network, split: &DeviceSplit, loss: Loss) -> Tensor<1> {
     let network = network.valid();
-    let judge = |batch: Batch| {
-        let examples = batch.inputs.dims()[0];
+    let examples = split.len() as f64;
+    let judge_piece = |batch: Batch| {
+        let share = batch.inputs.dims()[0] as f64 / examples;
+        let judged_rows = split.judged_answers() * batch.inputs.dims()[0];
         let outputs = network.forward(batch.inputs, &mut Pass::evaluation());
-        let cost = mean_loss(loss, outputs.clone(), batch.targets.clone());
-        // Rows stand in the order of time: those of the last answers are the last ones.
-        let judged = outputs.dims()[0] - split.judged_answers() * examples..outputs.dims()[0];
-        let accuracy = accuracy(loss, outputs.slice([judged.clone()]), batch.targets.slice([judged]));
-        Tensor::cat(vec![cost, accuracy], 0) * (examples as f64 / split.len() as f64)
+        judge(loss, outputs, batch.targets, judged_rows) * share
     };
-    split.pieces().map(judge).fold(Tensor::zeros([2], &split.inputs.device()), Tensor::add)
+    split.pieces().map(judge_piece).fold(Tensor::zeros([2], &split.inputs.device()), Tensor::add)
+}
+
+/// The mean cost of all rows and the fraction that is right of the last ones, which are those of the last answers: rows
+/// stand in the order of time.
+fn judge(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, judged_rows: usize) -> Tensor<1> {
+    let rows = outputs.dims()[0];
+    let judged = rows - judged_rows..rows;
+    let cost = mean_loss(loss, outputs.clone(), targets.clone());
+    let accuracy = accuracy(loss, outputs.slice([judged.clone()]), targets.slice([judged]));
+    Tensor::cat(vec![cost, accuracy], 0)
 }
 
 /// How close to its answer a number must be.
@@ -64,9 +72,13 @@ fn accuracy(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, s};
+    use rand::RngExt;
 
     use super::*;
+    use crate::config::{Activation, NetworkConfig, WeightInit};
+    use crate::data::{Answers, Split, Targets};
+    use crate::network::Interface;
 
     fn value(loss: Loss) -> f32 {
         let device = Device::flex();
@@ -102,5 +114,57 @@ mod tests {
         let terms = [s(1.0) - 1.0, s(-2.0), s(0.5), s(0.0), s(3.0), s(-1.0) - 1.0];
         let expected = terms.iter().map(|x| x * x).sum::<f64>() / 4.0;
         assert!((f64::from(value(Loss::Quadratic)) - expected).abs() < 1e-6);
+    }
+
+    fn judged(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, judged_rows: usize) -> Vec<f32> {
+        judge(loss, outputs, targets, judged_rows).into_data().convert::<f32>().try_to_vec().expect("numbers")
+    }
+
+    #[test]
+    fn numbers_cost_the_mean_of_their_squared_distances_and_are_right_closer_than_4_hundredths() {
+        let device = Device::flex();
+        let outputs = Tensor::from_floats([[1.0], [0.5], [0.53], [f32::NAN]], &device);
+        let targets = Tensor::from_floats([[1.03], [0.55], [0.5], [0.5]], &device);
+        let result = judged(Loss::SquaredError, outputs.clone().slice(s![0..3]), targets.clone().slice(s![0..3]), 3);
+        let expected = (0.03_f32.powi(2) + 0.05_f32.powi(2) + 0.03_f32.powi(2)) / 3.0;
+        assert!((result[0] - expected).abs() < 1e-8, "{result:?}");
+        assert!((result[1] - 2.0 / 3.0).abs() < 1e-6, "{result:?}");
+        assert_eq!(judged(Loss::SquaredError, outputs, targets, 4)[1], 0.5);
+    }
+
+    #[test]
+    fn accuracy_looks_at_the_last_answers_alone_and_the_cost_at_all() {
+        let device = Device::flex();
+        // Two examples at three time steps: right, wrong; right, right; wrong, right.
+        let outputs =
+            Tensor::from_floats([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], &device);
+        let targets =
+            Tensor::from_floats([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], &device);
+        let accuracy = |rows| judged(Loss::SoftmaxCrossEntropy, outputs.clone(), targets.clone(), rows)[1];
+        assert_eq!((accuracy(2), accuracy(4)), (0.5, 0.75));
+        assert!((accuracy(6) - 4.0 / 6.0).abs() < 1e-6);
+        let right = (1.0_f64 + (-2.0_f64).exp()).ln();
+        let expected = (4.0 * right + 2.0 * (2.0 + right)) / 6.0;
+        let cost = judged(Loss::SoftmaxCrossEntropy, outputs, targets, 2)[0];
+        assert!((f64::from(cost) - expected).abs() < 1e-6, "{cost}, expected {expected}");
+    }
+
+    #[test]
+    fn an_evaluation_in_pieces_is_that_of_the_whole_split() {
+        let device = Device::flex();
+        let config = NetworkConfig::plain(2, 8, Activation::Tanh, WeightInit::Lecun);
+        let interface = Interface { features: 3, image: None, sequence: None, outputs: Some(2) };
+        let network = Network::init(&config, interface, 1, &device.clone().autodiff());
+        let mut stream = crate::seed::stream(1, "test");
+        let inputs = (0..300).map(|_| stream.random()).collect();
+        let codes = (0..100).map(|_| stream.random_range(0..2)).collect();
+        let split = Split { inputs, answers: Answers::Classes { codes, each: 1 } };
+        let split = DeviceSplit::new(&split, 3, &Targets::Answers { classes: 2, judged: 1 }, &device);
+        let result = |split: &DeviceSplit| -> Vec<f32> {
+            let result = evaluate(&network, split, Loss::SoftmaxCrossEntropy);
+            result.into_data().convert::<f32>().try_to_vec().expect("numbers")
+        };
+        let (whole, pieces) = (result(&split), result(&split.clone().in_pieces_of(32)));
+        assert!(whole.iter().zip(&pieces).all(|(a, b)| (a - b).abs() < 1e-6), "{whole:?} {pieces:?}");
     }
 }

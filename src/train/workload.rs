@@ -145,3 +145,35 @@ fn probe_direction(config: &RunConfig, seed: u64) -> Vec<f32> {
     let mut stream = seed::stream(seed, "linear_probe");
     (0..config.network.last_width()).map(|_| StandardNormal.sample(&mut stream)).collect()
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::config::{
+        Activation, DataConfig, DataSet, NetworkConfig, ThroughputConfig, TrainingConfig, TrainingLength, WeightInit,
+    };
+    use crate::data;
+    use crate::train::evaluate;
+
+    #[test]
+    fn two_numbers_are_added_by_a_network_that_sees_examples_of_every_epoch() {
+        let data =
+            DataConfig { set: DataSet::Adding, sequence_length: Some(2), examples: Some(96), ..DataConfig::default() };
+        let training =
+            TrainingConfig { loss: Loss::SquaredError, ..TrainingConfig::sgd(0.1, TrainingLength::Steps(300)) };
+        // Both numbers are always marked: a network that reads them at once need not remember anything.
+        let network = NetworkConfig::plain(1, 16, Activation::Tanh, WeightInit::Lecun);
+        let (probe, throughput) = (ProbeConfig::default(), ThroughputConfig::default());
+        let config = RunConfig { data, network, training, probe, throughput };
+        let workload = Workload::new(&config, 1, &data::load(&config, 1), &Device::flex());
+        assert_eq!((workload.train_split().len(), workload.test_split().len()), (96, 1000));
+        let (mut network, mut optimizer, mut batches) = (workload.network(), workload.optimizer(), workload.batches());
+        assert_eq!(batches.steps_per_epoch(), 3);
+        for _ in 0..300 {
+            network = make_step(network, batches.next_batch(), &config.training, Some(&mut optimizer), None).0;
+        }
+        let result = evaluate(&network, workload.test_split(), Loss::SquaredError).into_data().convert::<f32>();
+        let result: Vec<f32> = result.try_to_vec().expect("numbers");
+        assert!(result[0] < 0.01 && result[1] > 0.4, "{result:?}");
+    }
+}
