@@ -13,7 +13,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use gradmark::config::{Activation, BlockOrder, Loss, NetworkKind, Norm, RunConfig, Source};
 use gradmark::data::{self, Batch};
-use gradmark::network::{Network, Pass};
+use gradmark::network::{Network, Pass, Wanted};
 use gradmark::plan::plan;
 use gradmark::probe::{Path as ParameterPath, Probe, Rows};
 use gradmark::schema::ActivationRow;
@@ -210,7 +210,7 @@ struct OnDevice {
 }
 
 fn measure(network: &Network, batch: &Batch, config: &RunConfig) -> OnDevice {
-    let mut pass = Pass::traced(true);
+    let mut pass = Pass::traced(Wanted { inputs: true, time_steps: false });
     let outputs = network.forward(batch.inputs.clone(), &mut pass);
     let loss = mean_loss(config.training.loss, outputs.clone(), batch.targets.clone());
     let gradients = loss.backward();
