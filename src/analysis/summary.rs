@@ -56,7 +56,8 @@ pub struct RunSummary {
     /// The same at the last measured step.
     pub cell_grad_ratio_last: Option<f64>,
     /// Decades that the norm of the gradient with respect to the hidden state of the first recurrent layer loses from one
-    /// time step to the one before it, by least squares, at the first measured step; empty where a gradient is 0 or not finite.
+    /// time step to the one before it, by least squares over the time steps after it has vanished from f32, at the first
+    /// measured step; empty where a gradient is not finite.
     pub decades_lost_per_time_step_first: Option<f64>,
     /// The same at the last measured step.
     pub decades_lost_per_time_step_last: Option<f64>,
@@ -205,8 +206,8 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
         hidden_grad_ratio_last: first_to_last(&last_states.hidden),
         cell_grad_ratio_first: first_to_last(&first_states.cell),
         cell_grad_ratio_last: first_to_last(&last_states.cell),
-        decades_lost_per_time_step_first: decades_lost(&first_states.hidden),
-        decades_lost_per_time_step_last: decades_lost(&last_states.hidden),
+        decades_lost_per_time_step_first: decades_lost_over_time(&first_states.hidden),
+        decades_lost_per_time_step_last: decades_lost_over_time(&last_states.hidden),
         step_time_ms: of_off(|row| row.elapsed_ms / row.steps as f64),
         examples_per_second: of_off(|row| row.examples_per_second),
         flops_per_second: of_off(|row| row.flops_per_second),
@@ -263,6 +264,15 @@ fn decades_lost(profile: &[Option<f64>]) -> Option<f64> {
     let covariance: f64 = deviations().map(|(x, y)| x * y).sum();
     let variance: f64 = deviations().map(|(x, _)| x * x).sum();
     Some(covariance / variance)
+}
+
+/// Below this the elements of a gradient in f32 lose their digits, and then vanish.
+const LEAST_NORM: f64 = 1e-36;
+
+/// [`decades_lost`] over the time steps after the last one at which the gradient has vanished from f32.
+fn decades_lost_over_time(profile: &[Option<f64>]) -> Option<f64> {
+    let has_vanished = |norm: &Option<f64>| norm.is_some_and(|norm| norm < LEAST_NORM);
+    decades_lost(profile.rsplit(has_vanished).next()?)
 }
 
 /// The fewest layers of which the first four and the last two can be left out.
@@ -452,11 +462,14 @@ mod tests {
     }
 
     #[test]
-    fn a_state_gradient_that_is_0_or_missing_has_no_slope_and_none_at_the_end_no_ratio() {
+    fn a_state_gradient_that_has_vanished_does_not_enter_the_slope_and_none_at_the_end_has_no_ratio() {
         let mut rows = states(0, 0, 0.5, None);
         rows[0].hidden_grad_l2 = Some(0.0);
+        rows[1].hidden_grad_l2 = Some(1e-40);
         let summary = summary_of(rows.clone());
-        assert_eq!((summary.hidden_grad_ratio_first, summary.decades_lost_per_time_step_first), (Some(0.0), None));
+        assert_eq!(summary.hidden_grad_ratio_first, Some(0.0));
+        let slope = summary.decades_lost_per_time_step_first.expect("of the others");
+        assert!((slope - 2.0_f64.log10()).abs() < 1e-9, "{slope}");
         assert_eq!(summary.cell_grad_ratio_first, None);
         rows[10].hidden_grad_l2 = Some(0.0);
         assert_eq!(summary_of(rows.clone()).hidden_grad_ratio_first, None);

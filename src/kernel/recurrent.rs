@@ -553,14 +553,12 @@ impl<B: RecurrentOps, C: CheckpointStrategy> RecurrentOps for Autodiff<B, C> {
             B::recurrent(x, input, bias, recurrent, inner_bias, sum_offset, hidden_offset, cell_offset, form);
         let output = match prepared {
             OpsKind::Tracked(prepared) => {
-                let states = States { hidden: hidden.clone(), gates: gates.clone(), cells };
+                let states = States { hidden: hidden.clone(), gates: gates.clone(), cells: cells.clone() };
                 let saved = Saved { x: saved_x, input: saved_input, recurrent: saved_recurrent, states, form };
                 prepared.finish(saved, output)
             }
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         };
-        // The cell states are only for the backward pass.
-        let cells = hidden.clone();
         (output, Self::from_inner(hidden), Self::from_inner(gates), Self::from_inner(cells))
     }
 }
