@@ -13,7 +13,7 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::Activated;
-use super::elementary::{sigmoid, tanh};
+use super::elementary::{settled, sigmoid, tanh};
 use super::product::{Grouped, Packed, View, add_transposed_product, product};
 use super::recurrent::{Form, Recurrence, States, Weights, WeightGradients};
 
@@ -370,7 +370,7 @@ fn backward(part: &mut Backward<'_>) {
         // Nobody asks for the initial state but the probe.
         if step > 0 || !of_hidden.is_empty() {
             product(&[(gates, columns)], weight, &mut through_weights);
-            of_state.iter_mut().zip(&through_weights).for_each(|(sum, gradient)| *sum += gradient);
+            of_state.iter_mut().zip(&through_weights).for_each(|(sum, gradient)| *sum = settled(*sum + gradient));
         }
         if form.truncation.is_some_and(|length| step.is_multiple_of(length)) {
             of_state.fill(0.0);
@@ -391,8 +391,8 @@ fn backward(part: &mut Backward<'_>) {
 fn rnn_backward(function: Option<Activated>, hidden: &[f32], of_state: &mut [f32], of_sums: &mut [f32]) {
     let all = of_sums.iter_mut().zip(hidden).zip(&*of_state);
     match function {
-        Some(Activated::Tanh) => all.for_each(|((out, h), gradient)| *out = gradient * (1.0 - h * h)),
-        Some(Activated::Sigmoid) => all.for_each(|((out, h), gradient)| *out = gradient * (h * (1.0 - h))),
+        Some(Activated::Tanh) => all.for_each(|((out, h), gradient)| *out = settled(gradient * (1.0 - h * h))),
+        Some(Activated::Sigmoid) => all.for_each(|((out, h), gradient)| *out = settled(gradient * (h * (1.0 - h)))),
         Some(Activated::Relu) => all.for_each(|((out, h), gradient)| *out = if *h > 0.0 { *gradient } else { 0.0 }),
         None => of_sums.copy_from_slice(of_state),
     }
@@ -428,20 +428,20 @@ fn lstm_backward(
             wanted[row * units..(row + 1) * units].copy_from_slice(of_cell);
         }
         for unit in 0..units {
-            output[unit] = of_state[unit] * squashed[unit] * (output[unit] * (1.0 - output[unit]));
+            output[unit] = settled(of_state[unit] * squashed[unit] * (output[unit] * (1.0 - output[unit])));
         }
         for unit in 0..units {
-            kept[unit] = of_cell[unit] * forget[unit];
+            kept[unit] = settled(of_cell[unit] * forget[unit]);
         }
         for unit in 0..units {
-            forget[unit] = kept[unit] * before[unit] * (1.0 - forget[unit]);
+            forget[unit] = settled(kept[unit] * before[unit] * (1.0 - forget[unit]));
         }
         let of_input = &mut *squashed;
         for unit in 0..units {
-            of_input[unit] = of_cell[unit] * candidate[unit] * (input[unit] * (1.0 - input[unit]));
+            of_input[unit] = settled(of_cell[unit] * candidate[unit] * (input[unit] * (1.0 - input[unit])));
         }
         for unit in 0..units {
-            candidate[unit] = of_cell[unit] * input[unit] * (1.0 - candidate[unit] * candidate[unit]);
+            candidate[unit] = settled(of_cell[unit] * input[unit] * (1.0 - candidate[unit] * candidate[unit]));
         }
         input.copy_from_slice(of_input);
         of_cell.copy_from_slice(kept);
@@ -459,11 +459,11 @@ fn gru_backward(units: usize, gates: &mut [f32], before: &[f32], of_state: &mut 
         let (before, of_state) = (&before[..units], &mut of_state[..units]);
         for unit in 0..units {
             let slope = update[unit] * (1.0 - update[unit]);
-            of_update[unit] = of_state[unit] * (before[unit] - candidate[unit]) * slope;
+            of_update[unit] = settled(of_state[unit] * (before[unit] - candidate[unit]) * slope);
         }
         for unit in 0..units {
             let slope = 1.0 - candidate[unit] * candidate[unit];
-            candidate[unit] = of_state[unit] * (1.0 - update[unit]) * slope;
+            candidate[unit] = settled(of_state[unit] * (1.0 - update[unit]) * slope);
         }
         for unit in 0..units {
             of_state[unit] *= update[unit];
@@ -471,10 +471,10 @@ fn gru_backward(units: usize, gates: &mut [f32], before: &[f32], of_state: &mut 
         update.copy_from_slice(of_update);
         let of_reset = &mut *of_update;
         for unit in 0..units {
-            of_reset[unit] = candidate[unit] * inner[unit] * (reset[unit] * (1.0 - reset[unit]));
+            of_reset[unit] = settled(candidate[unit] * inner[unit] * (reset[unit] * (1.0 - reset[unit])));
         }
         for unit in 0..units {
-            inner[unit] = candidate[unit] * reset[unit];
+            inner[unit] = settled(candidate[unit] * reset[unit]);
         }
         reset.copy_from_slice(of_reset);
     }
