@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::Activated;
 use super::elementary::{settled, sigmoid, tanh};
 use super::product::{Grouped, Packed, View, add_transposed_product, product};
-use super::recurrent::{Form, Recurrence, States, Weights, WeightGradients};
+use super::recurrent::{Form, Recurrence, States, WeightGradients, Weights};
 
 type Primitive = FloatTensor<Flex>;
 
@@ -372,7 +372,7 @@ fn backward(part: &mut Backward<'_>) {
             product(&[(gates, columns)], weight, &mut through_weights);
             of_state.iter_mut().zip(&through_weights).for_each(|(sum, gradient)| *sum = settled(*sum + gradient));
         }
-        if form.truncation.is_some_and(|length| step.is_multiple_of(length)) {
+        if form.cuts_before(step) {
             of_state.fill(0.0);
             of_cell.fill(0.0);
         }
@@ -484,7 +484,12 @@ fn gru_backward(units: usize, gates: &mut [f32], before: &[f32], of_state: &mut 
 const STRIP: usize = 64;
 
 /// The gradients with respect to the weights; `None` where the stock form must do it.
-pub fn weight_gradients(x: &Primitive, hidden: &Primitive, of_sums: &Primitive, form: Form) -> Option<WeightGradients<Flex>> {
+pub fn weight_gradients(
+    x: &Primitive,
+    hidden: &Primitive,
+    of_sums: &Primitive,
+    form: Form,
+) -> Option<WeightGradients<Flex>> {
     let recurrence = form.recurrence;
     let (inputs, units) = (x.shape()[1], hidden.shape()[1]);
     let columns = recurrence.blocks() * units;

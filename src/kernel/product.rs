@@ -296,7 +296,8 @@ mod tests {
             add_transposed_product(&grouped, gradient_view, first, width, &mut out);
             let element = |place: usize| {
                 let (input, column) = (place / width, first + place % width);
-                let term = |row: usize| f64::from(x[row * inputs + input]) * f64::from(gradient[row * outputs + column]);
+                let term =
+                    |row: usize| f64::from(x[row * inputs + input]) * f64::from(gradient[row * outputs + column]);
                 0.5 + (0..rows).map(term).sum::<f64>()
             };
             assert_close(&out, &(0..inputs * width).map(element).collect::<Vec<f64>>());

@@ -73,10 +73,18 @@ pub struct Form {
     pub recurrence: Recurrence,
     /// Time steps.
     pub steps: usize,
-    /// The gradient stops wherever a piece of so many time steps begins.
+    /// The gradient stops wherever a piece of so many time steps begins, but for the first one, which begins with the initial
+    /// state.
     pub truncation: Option<usize>,
     /// Whether the layer hands on the hidden state after every time step, or after the last one.
     pub answers_every_step: bool,
+}
+
+impl Form {
+    /// Whether the state before a time step is handed on as a constant.
+    pub fn cuts_before(self, step: usize) -> bool {
+        step > 0 && self.truncation.is_some_and(|length| step.is_multiple_of(length))
+    }
 }
 
 /// The parameters of a layer.
@@ -199,8 +207,9 @@ fn minus_from_one<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_add_scalar(B::float_neg(x), 1.0.into())
 }
 
-fn zeros_like<B: Backend>(x: &FloatTensor<B>) -> FloatTensor<B> {
-    B::float_mul_scalar(x.clone(), 0.0.into())
+/// Not a product with 0, which leaves a NaN where x is not finite.
+fn zeros<B: Backend>(shape: Shape, like: &FloatTensor<B>) -> FloatTensor<B> {
+    B::float_zeros(shape, &like.device(), like.dtype().into())
 }
 
 fn stock_recurrent<B: Backend>(x: FloatTensor<B>, weights: Weights<B>, form: Form) -> States<B> {
@@ -258,7 +267,7 @@ fn stock_recurrent<B: Backend>(x: FloatTensor<B>, weights: Weights<B>, form: For
                 let bias = B::float_reshape(bias_in_candidate.clone(), Shape::new([1, units]));
                 let inner = match &product {
                     Some(product) => B::float_add(gate::<B>(product, 2, units), bias),
-                    None => B::float_add(zeros_like::<B>(&reset), bias),
+                    None => B::float_add(zeros::<B>(reset.shape(), &reset), bias),
                 };
                 let candidate =
                     B::float_tanh(B::float_add(gate::<B>(&x, 2, units), B::float_mul(reset.clone(), inner.clone())));
@@ -287,7 +296,7 @@ fn stock_recurrent_backward<B: Backend>(
     let units = weight.shape()[0];
     let steps = form.steps;
     let transposed = B::float_transpose(weight);
-    let nothing = zeros_like::<B>(&at::<B>(states.hidden.clone(), 0, steps));
+    let nothing = zeros::<B>(Shape::new([states.hidden.shape()[0] / steps, units]), &states.hidden);
     let (mut of_hidden, mut of_cell) = (nothing.clone(), nothing.clone());
     let (mut sums, mut hidden_gradients, mut cell_gradients) = (Vec::new(), Vec::new(), Vec::new());
     for step in (0..steps).rev() {
@@ -318,8 +327,7 @@ fn stock_recurrent_backward<B: Backend>(
                 if wants_states {
                     cell_gradients.push(of_cell.clone());
                 }
-                let before =
-                    if step > 0 { at::<B>(states.cells.clone(), step - 1, steps) } else { nothing.clone() };
+                let before = if step > 0 { at::<B>(states.cells.clone(), step - 1, steps) } else { nothing.clone() };
                 let times = |factor| B::float_mul(of_cell.clone(), factor);
                 let of_gates = vec![
                     through::<B>(input.clone(), times(candidate.clone()), Activated::Sigmoid),
@@ -349,7 +357,7 @@ fn stock_recurrent_backward<B: Backend>(
                 of_hidden = B::float_add(direct, B::float_matmul(of_product, transposed.clone()));
             }
         }
-        if form.truncation.is_some_and(|length| step.is_multiple_of(length)) {
+        if form.cuts_before(step) {
             (of_hidden, of_cell) = (nothing.clone(), nothing.clone());
         }
     }
@@ -390,8 +398,7 @@ fn stock_weight_gradients<B: Backend>(
         input: B::float_matmul(B::float_transpose(x), of_input),
         // The initial state is 0.
         recurrent: if form.steps == 1 {
-            let nothing = zeros_like::<B>(&rows::<B>(of_state, 0, 1));
-            B::float_matmul(B::float_transpose(zeros_like::<B>(&rows::<B>(hidden, 0, 1))), nothing)
+            zeros::<B>(Shape::new([units, columns]), &hidden)
         } else {
             let before = rows::<B>(hidden, 0, count - batch);
             debug_assert_eq!(of_state.shape()[1], columns);
@@ -436,8 +443,8 @@ impl RecurrentOps for burn::backend::Flex {
         form: Form,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let weights = Weights { input, bias, recurrent, inner_bias };
-        let states = flex_recurrent::recurrent(&x, &weights, form)
-            .unwrap_or_else(|| stock_recurrent::<Self>(x, weights, form));
+        let states =
+            flex_recurrent::recurrent(&x, &weights, form).unwrap_or_else(|| stock_recurrent::<Self>(x, weights, form));
         with_output::<Self>(states, form)
     }
 
@@ -451,9 +458,8 @@ impl RecurrentOps for burn::backend::Flex {
         wants_states: bool,
     ) -> Vec<FloatTensor<Self>> {
         let states = States { hidden, gates, cells };
-        flex_recurrent::recurrent_backward(&gradient, &recurrent, states, form, wants_states).unwrap_or_else(|states| {
-            stock_recurrent_backward::<Self>(gradient, recurrent, &states, form, wants_states)
-        })
+        flex_recurrent::recurrent_backward(&gradient, &recurrent, states, form, wants_states)
+            .unwrap_or_else(|states| stock_recurrent_backward::<Self>(gradient, recurrent, &states, form, wants_states))
     }
 
     fn recurrent_weight_gradients(
@@ -608,10 +614,11 @@ pub struct Recurred {
 /// - x: `[steps x batch, inputs]`, in the order of time
 pub fn recurrent(x: Tensor<2>, parameters: RecurrentParameters, form: Form, wanted: WantedGradients) -> Recurred {
     let device = x.device();
+    let of_x = (&device, x.dtype());
     let [rows, _] = x.dims();
     let [units, columns] = parameters.recurrent.dims();
     let is_tracked = parameters.recurrent.is_autodiff();
-    let leaf = |shape: [usize; 2]| Tensor::<2>::zeros(shape, &device).require_grad();
+    let leaf = |shape: [usize; 2]| Tensor::<2>::zeros(shape, of_x).require_grad();
     let pre_activation_offset = wanted.pre_activations.then(|| leaf([rows, columns]));
     let states = match form.recurrence {
         _ if !wanted.states => 0,
@@ -620,11 +627,10 @@ pub fn recurrent(x: Tensor<2>, parameters: RecurrentParameters, form: Form, want
     };
     let state_offsets: Vec<Tensor<2>> = (0..states).map(|_| leaf([rows + rows / form.steps, units])).collect();
     let or_nothing = |offset: Option<&Tensor<2>>| {
-        offset.cloned().unwrap_or_else(|| Tensor::<2>::zeros([1, 1], &device)).into_dispatch()
+        offset.cloned().unwrap_or_else(|| Tensor::<2>::zeros([1, 1], of_x)).into_dispatch()
     };
-    let or_zeros = |bias: Option<Tensor<1>>, count| {
-        bias.unwrap_or_else(|| Tensor::<1>::zeros([count], &device)).into_dispatch()
-    };
+    let or_zeros =
+        |bias: Option<Tensor<1>>, count| bias.unwrap_or_else(|| Tensor::<1>::zeros([count], of_x)).into_dispatch();
     let (output, hidden, gates, _) = Dispatch::recurrent(
         x.into_dispatch(),
         parameters.input.into_dispatch(),
@@ -670,11 +676,8 @@ mod tests {
         let functions = [Some(Activated::Tanh), Some(Activated::Sigmoid), Some(Activated::Relu), None];
         let cells = functions.map(Recurrence::Rnn).into_iter().chain([Recurrence::Lstm, Recurrence::Gru]);
         let form = |recurrence| {
-            [(None, true), (None, false), (Some(2), true), (Some(1), false)].map(|(truncation, answers_every_step)| Form {
-                recurrence,
-                steps: STEPS,
-                truncation,
-                answers_every_step,
+            [(None, true), (None, false), (Some(2), true), (Some(1), false)].map(|(truncation, answers_every_step)| {
+                Form { recurrence, steps: STEPS, truncation, answers_every_step }
             })
         };
         cells.flat_map(form).collect()

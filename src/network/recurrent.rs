@@ -80,11 +80,7 @@ impl Recurrent {
             }
         };
         let output = |outputs| Dense::init(config, config.width(), outputs, seed, "output", device);
-        Self {
-            hidden: (0..config.depth).map(layer).collect(),
-            output: interface.outputs.map(output),
-            sequence,
-        }
+        Self { hidden: (0..config.depth).map(layer).collect(), output: interface.outputs.map(output), sequence }
     }
 
     /// # Shapes

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::nn::activation::ActivationConfig;
-use burn::nn::{GateController, Gru, GruConfig, Initializer, Linear, Lstm, LstmConfig, LstmState, Rnn, RnnConfig, RnnState};
+use burn::nn::{
+    GateController, Gru, GruConfig, Initializer, Linear, Lstm, LstmConfig, LstmState, Rnn, RnnConfig, RnnState,
+};
 use burn::tensor::{Device, Tensor};
 
 use super::pass::{Pass, RecurrenceTrace};
@@ -104,16 +106,22 @@ impl StockLayer {
         let device = x.device();
         let x: Tensor<3> = x.reshape([steps, batch, inputs]).swap_dims(0, 1);
         // A leaf whose gradient is that of the hidden states, the initial one first.
-        let offset = pass.wanted_of_recurrence().states.then(|| Tensor::<2>::zeros([rows + batch, units], &device).require_grad());
-        let offset_at = |state: usize| offset.as_ref().map(|all| all.clone().slice([state * batch..(state + 1) * batch]));
+        let offset = pass
+            .wanted_of_recurrence()
+            .states
+            .then(|| Tensor::<2>::zeros([rows + batch, units], &device).require_grad());
+        let offset_at =
+            |state: usize| offset.as_ref().map(|all| all.clone().slice([state * batch..(state + 1) * batch]));
         let zeros = || Tensor::<2>::zeros([batch, units], &device);
         let mut state: State = (zeros(), (self.form.recurrence == Recurrence::Lstm).then(zeros));
         let mut outputs = Vec::new();
         for piece in pieces(self.form, offset.is_some()) {
-            if self.form.truncation.is_some_and(|length| piece.start.is_multiple_of(length)) {
+            if self.form.cuts_before(piece.start) {
                 state = (state.0.detach(), state.1.map(Tensor::detach));
             }
-            if piece.start == 0 && let Some(offset) = offset_at(0) {
+            if piece.start == 0
+                && let Some(offset) = offset_at(0)
+            {
                 state.0 = state.0 + offset;
             }
             let (mut output, after) = self.run(x.clone().slice([0..batch, piece.clone()]), state);
@@ -166,8 +174,5 @@ fn pieces(form: Form, is_measured: bool) -> Vec<Range<usize>> {
 
 fn linear(weight: Tensor<2>, bias: Option<Tensor<1>>, device: &Device) -> Linear {
     let parameter = |data| Param::from_data(data, device);
-    Linear {
-        weight: Param::from_data(weight.into_data(), device),
-        bias: bias.map(Tensor::into_data).map(parameter),
-    }
+    Linear { weight: Param::from_data(weight.into_data(), device), bias: bias.map(Tensor::into_data).map(parameter) }
 }
