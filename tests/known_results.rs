@@ -6,7 +6,7 @@ mod experiment;
 
 use experiment::{load, parse, run_all};
 use gradmark::analysis::{RunSummary, configurations, geometric_mean, mean};
-use gradmark::schema::{RunRows, RunStatus};
+use gradmark::schema::{ActivationRow, RunRows, RunStatus};
 
 type Run = (RunSummary, RunRows);
 
@@ -297,4 +297,73 @@ fn orthogonal_layers_keep_the_gradient_exactly_and_maxout_keeps_it_on_average() 
         case("maxout", &["network.activation = \"maxout\""]),
     ];
     assert_rates(&mean_field(10, 256, 30, &cases.concat()), &[("orthogonal", 1.0, 1e-5), ("maxout", 1.0, 0.02)]);
+}
+
+/// Recurrent networks at a state of 0, which their inputs do not reach, and the gradient of a linear probe of the last state.
+fn at_rest(cell: &str, steps: usize, recurrent: &str, cases: &[String]) -> Vec<Run> {
+    run_all(&parse(&format!(
+        "[data]\nset = \"gaussian\"\nfeatures = 4\nsequence_length = {steps}\n[network]\nkind = \"recurrent\"\n\
+         cell = \"{cell}\"\nactivation = \"tanh\"\ndepth = 1\nwidth = 24\nweight_init = \"zero\"\nbias_init = \"zero\"\n\
+         recurrent_init = \"{recurrent}\"\n[training]\nloss = \"linear_probe\"\nbatch_size = 3\nsteps = 0\n\
+         [throughput]\nsamples = 0\n{}",
+        cases.concat()
+    )))
+}
+
+/// The gradient with respect to a state by that with respect to the last one, at every time step against a power of a factor.
+#[track_caller]
+fn assert_powers(runs: &[Run], gradient: fn(&ActivationRow) -> Option<f64>, factors: &[(&str, f64)], tolerance: f64) {
+    assert_eq!(runs.len(), factors.len());
+    for ((summary, rows), (name, factor)) in runs.iter().zip(factors) {
+        assert_eq!(summary.levels, [*name]);
+        let states: Vec<f64> = rows
+            .activations
+            .iter()
+            .filter(|row| row.time_step.is_some())
+            .map(|row| gradient(row).expect(name))
+            .collect();
+        let steps = states.len() - 1;
+        for (time_step, norm) in states.iter().enumerate() {
+            let (found, expected) = (norm / states[steps], factor.powi((steps - time_step) as i32));
+            assert!(
+                (found / expected - 1.0).abs() <= tolerance,
+                "{name}, {time_step}: {found:e}, expected {expected:e}"
+            );
+        }
+        let error = states[0] / states[steps] / factor.powi(steps as i32) - 1.0;
+        eprintln!("{name}: {:.4e} over {steps} time steps, relative error {error:.1e}", states[0] / states[steps]);
+    }
+}
+
+/// A tanh RNN at h = 0 multiplies the gradient by its orthogonal matrix, whose norm is g: .9^100 = 2.6561e-5, 1.1^100 = 13780.6
+/// (Pascanu et al. 2013, section 2.1).
+#[test]
+fn a_vanilla_rnn_at_rest_multiplies_the_gradient_by_its_gain_at_every_time_step() {
+    let gain = |gain: &str| case(gain, &[&format!("network.recurrent_scale = {gain}")]);
+    let runs = at_rest("rnn", 100, "orthogonal", &[gain("0.9"), gain("1.0"), gain("1.1")]);
+    assert_powers(&runs, |row| row.hidden_grad_l2, &[("0.9", 0.9), ("1.0", 1.0), ("1.1", 1.1)], 1e-5);
+}
+
+/// An LSTM without weights passes the gradient of its cell state on by the forget gate alone: 7.889e-31, 2.484e-14, 3.073e-6
+/// and 7.760e-3 in 100 time steps (Gers et al. 2000).
+#[test]
+fn an_lstm_at_rest_multiplies_the_gradient_of_its_cell_state_by_its_forget_gate() {
+    let biases = ["0.0", "1.0", "2.0", "3.0"];
+    let cases = biases.map(|bias| case(bias, &[&format!("network.forget_bias = {bias}")]));
+    let runs = at_rest("lstm", 100, "zero", &cases);
+    let sigmoid = |x: &str| 1.0 / (1.0 + (-x.parse::<f64>().expect("a number")).exp());
+    assert_powers(&runs, |row| row.cell_grad_l2, &biases.map(|bias| (bias, sigmoid(bias))), 1e-5);
+    let [first, second, third, fourth] = biases.map(|bias| sigmoid(bias).powi(100));
+    for (found, expected) in [(first, 7.889e-31), (second, 2.484e-14), (third, 3.073e-6), (fourth, 7.760e-3)] {
+        assert!((found / expected - 1.0).abs() < 5e-4, "{found:e}, expected {expected:e}");
+    }
+}
+
+/// A GRU without weights keeps of its state what the update gate lets through: s(2)^50 = 1.7530e-3.
+#[test]
+fn a_gru_at_rest_multiplies_the_gradient_by_its_update_gate() {
+    let runs = at_rest("gru", 50, "zero", &[case("2", &["network.update_bias = 2.0"])]);
+    let update = 1.0 / (1.0 + (-2.0_f64).exp());
+    assert!((update.powi(50) / 1.7530e-3 - 1.0).abs() < 1e-4);
+    assert_powers(&runs, |row| row.hidden_grad_l2, &[("2", update)], 1e-5);
 }

@@ -10,6 +10,7 @@ use gradmark::schema::RunRows;
 use gradmark::{data, device, train};
 
 /// The plan of a config of this project.
+#[allow(dead_code)] // Not every test file needs it.
 pub fn load(config: &str, overrides: &[&str]) -> Plan {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(config);
     let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
