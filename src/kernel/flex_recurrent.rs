@@ -4,6 +4,9 @@
 //! product into the buffer that keeps the gates. Of a GRU the buffer has four blocks a unit, the candidate's two parts side by
 //! side. The backward pass writes the gradients of the sums over the gates.
 
+// A function that is not inlined into one with a target feature does without it.
+#![allow(clippy::inline_always)]
+
 use std::ops::Range;
 
 use burn::backend::tensor::FloatTensor;
@@ -343,9 +346,10 @@ fn backward(part: &mut Backward<'_>) {
     let mut of_cell = vec![0.0; share.len() * units];
     let mut through_weights = vec![0.0; share.len() * units];
     for step in (0..form.steps).rev() {
-        let outputs = match form.answers_every_step {
-            true => Some(rows(gradient, batch, units, step, share)),
-            false => (step + 1 == form.steps).then(|| rows(gradient, batch, units, 0, share)),
+        let outputs = if form.answers_every_step {
+            Some(rows(gradient, batch, units, step, share))
+        } else {
+            (step + 1 == form.steps).then(|| rows(gradient, batch, units, 0, share))
         };
         if let Some(outputs) = outputs {
             of_state.iter_mut().zip(outputs).for_each(|(sum, gradient)| *sum += gradient);

@@ -3,6 +3,9 @@
 //! A recurrent layer multiplies its input and its hidden state by the same weights at every time step. The weights are packed
 //! once, and no time goes into starting threads: each has its own examples for the whole sequence.
 
+// A function that is not inlined into one with a target feature does without it.
+#![allow(clippy::inline_always)]
+
 use multiversion::{multiversion, target::match_target};
 
 /// Columns in a panel: a vector register of AVX-512, two of AVX2, four of NEON.

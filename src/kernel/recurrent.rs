@@ -155,7 +155,7 @@ pub trait RecurrentOps: Backend {
         form: Form,
         wants_states: bool,
     ) -> Vec<FloatTensor<Self>> {
-        stock_recurrent_backward::<Self>(gradient, recurrent, &States { hidden, gates, cells }, form, wants_states)
+        stock_recurrent_backward::<Self>(&gradient, recurrent, &States { hidden, gates, cells }, form, wants_states)
     }
 
     /// The gradients with respect to the parameters, in the order of [`Weights`].
@@ -166,7 +166,7 @@ pub trait RecurrentOps: Backend {
         of_sums: FloatTensor<Self>,
         form: Form,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        in_order::<Self>(stock_weight_gradients::<Self>(x, hidden, of_sums, form))
+        in_order::<Self>(stock_weight_gradients::<Self>(x, hidden, &of_sums, form))
     }
 }
 
@@ -287,7 +287,7 @@ fn stock_recurrent<B: Backend>(x: FloatTensor<B>, weights: Weights<B>, form: For
 }
 
 fn stock_recurrent_backward<B: Backend>(
-    gradient: FloatTensor<B>,
+    gradient: &FloatTensor<B>,
     weight: FloatTensor<B>,
     states: &States<B>,
     form: Form,
@@ -377,7 +377,7 @@ fn stock_recurrent_backward<B: Backend>(
 fn stock_weight_gradients<B: Backend>(
     x: FloatTensor<B>,
     hidden: FloatTensor<B>,
-    of_sums: FloatTensor<B>,
+    of_sums: &FloatTensor<B>,
     form: Form,
 ) -> WeightGradients<B> {
     let units = hidden.shape()[1];
@@ -385,8 +385,8 @@ fn stock_weight_gradients<B: Backend>(
     let batch = count / form.steps;
     let recurrence = form.recurrence;
     let columns = recurrence.gates() * units;
-    let of_input = of_gates::<B>(&of_sums, recurrence.input_gates(), units);
-    let of_state = of_gates::<B>(&of_sums, recurrence.state_gates(), units);
+    let of_input = of_gates::<B>(of_sums, recurrence.input_gates(), units);
+    let of_state = of_gates::<B>(of_sums, recurrence.state_gates(), units);
     let sum = |x: FloatTensor<B>| {
         let count = x.shape()[1];
         B::float_reshape(B::float_sum_dim(x, 0), Shape::new([count]))
@@ -394,7 +394,7 @@ fn stock_weight_gradients<B: Backend>(
     let last = recurrence.blocks() - 1;
     WeightGradients {
         bias: sum(of_input.clone()),
-        inner_bias: sum(gate::<B>(&of_sums, last, units)),
+        inner_bias: sum(gate::<B>(of_sums, last, units)),
         input: B::float_matmul(B::float_transpose(x), of_input),
         // The initial state is 0.
         recurrent: if form.steps == 1 {
@@ -458,8 +458,9 @@ impl RecurrentOps for burn::backend::Flex {
         wants_states: bool,
     ) -> Vec<FloatTensor<Self>> {
         let states = States { hidden, gates, cells };
-        flex_recurrent::recurrent_backward(&gradient, &recurrent, states, form, wants_states)
-            .unwrap_or_else(|states| stock_recurrent_backward::<Self>(gradient, recurrent, &states, form, wants_states))
+        flex_recurrent::recurrent_backward(&gradient, &recurrent, states, form, wants_states).unwrap_or_else(|states| {
+            stock_recurrent_backward::<Self>(&gradient, recurrent, &states, form, wants_states)
+        })
     }
 
     fn recurrent_weight_gradients(
@@ -469,7 +470,7 @@ impl RecurrentOps for burn::backend::Flex {
         form: Form,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let gradients = flex_recurrent::weight_gradients(&x, &hidden, &of_sums, form)
-            .unwrap_or_else(|| stock_weight_gradients::<Self>(x, hidden, of_sums, form));
+            .unwrap_or_else(|| stock_weight_gradients::<Self>(x, hidden, &of_sums, form));
         in_order::<Self>(gradients)
     }
 }
@@ -550,10 +551,10 @@ impl<B: RecurrentOps, C: CheckpointStrategy> RecurrentOps for Autodiff<B, C> {
         form: Form,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let tensors = [x, input, bias, recurrent, inner_bias, sum_offset, hidden_offset, cell_offset];
-        let nodes = tensors.each_ref().map(|tensor| tensor.node());
+        let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
         let prepared = Recurrent.prepare::<C>(nodes).compute_bound().stateful();
         let [x, input, bias, recurrent, inner_bias, sum_offset, hidden_offset, cell_offset] =
-            tensors.map(|tensor| tensor.into_primitive());
+            tensors.map(FloatTensor::<Self>::into_primitive);
         let (saved_x, saved_input, saved_recurrent) = (x.clone(), input.clone(), recurrent.clone());
         let (output, hidden, gates, cells) =
             B::recurrent(x, input, bias, recurrent, inner_bias, sum_offset, hidden_offset, cell_offset, form);
@@ -725,13 +726,13 @@ mod tests {
             let gradient = primitive(11, answers, UNITS, 1.0);
             let fused = flex_recurrent::recurrent_backward(&gradient, &weights.recurrent, stock.clone(), form, true);
             let fused = fused.expect("f32");
-            let found = stock_recurrent_backward::<Flex>(gradient, weights.recurrent, &stock, form, true);
+            let found = stock_recurrent_backward::<Flex>(&gradient, weights.recurrent, &stock, form, true);
             assert_eq!(fused.len(), found.len(), "{what}");
             for (fused, found) in fused.iter().zip(&found) {
                 assert_close(fused, found, &what);
             }
             let fused = flex_recurrent::weight_gradients(&x, &stock.hidden, &found[0], form).expect("f32");
-            let stock = stock_weight_gradients::<Flex>(x, stock.hidden, found[0].clone(), form);
+            let stock = stock_weight_gradients::<Flex>(x, stock.hidden, &found[0], form);
             assert_close(&fused.input, &stock.input, &what);
             assert_close(&fused.bias, &stock.bias, &what);
             assert_close(&fused.recurrent, &stock.recurrent, &what);

@@ -7,7 +7,7 @@ use burn::nn::activation::ActivationConfig;
 use burn::nn::{
     GateController, Gru, GruConfig, Initializer, Linear, Lstm, LstmConfig, LstmState, Rnn, RnnConfig, RnnState,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, s};
 
 use super::pass::{Pass, RecurrenceTrace};
 use super::recurrent::OwnLayer;
@@ -48,7 +48,7 @@ impl StockLayer {
                 let rows = weight.shape()[0];
                 weight.val().slice([0..rows, place * units..(place + 1) * units])
             };
-            let bias = own.input.bias.as_ref().map(|bias| bias.val().slice([place * units..(place + 1) * units]));
+            let bias = own.input.bias.as_ref().map(|bias| bias.val().slice(s![place * units..(place + 1) * units]));
             GateController {
                 input_transform: linear(part(&own.input.weight), bias, device),
                 hidden_transform: linear(part(&own.recurrent.weight), inner_bias, device),
@@ -111,7 +111,7 @@ impl StockLayer {
             .states
             .then(|| Tensor::<2>::zeros([rows + batch, units], &device).require_grad());
         let offset_at =
-            |state: usize| offset.as_ref().map(|all| all.clone().slice([state * batch..(state + 1) * batch]));
+            |state: usize| offset.as_ref().map(|all| all.clone().slice(s![state * batch..(state + 1) * batch]));
         let zeros = || Tensor::<2>::zeros([batch, units], &device);
         let mut state: State = (zeros(), (self.form.recurrence == Recurrence::Lstm).then(zeros));
         let mut outputs = Vec::new();

@@ -2,7 +2,7 @@
 
 use burn::tensor::Gradients;
 
-use crate::kernel::{self, Reading, Recurrence, norms_from_reading};
+use crate::kernel::{self, Norm, Reading, Recurrence, norms_from_reading};
 use crate::network::RecurrenceTrace;
 use crate::schema::{ActivationRow, Gate, GateRow};
 
@@ -68,7 +68,7 @@ impl Header {
     ) -> (Vec<ActivationRow>, Vec<GateRow>) {
         let mut norms = (0..self.states).map(|_| {
             let read = norms_from_reading(&values.next().unwrap_or_default());
-            read.into_iter().map(|norm| norm.l2()).collect::<Vec<Option<f64>>>()
+            read.into_iter().map(Norm::l2).collect::<Vec<Option<f64>>>()
         });
         let (hidden, cells) = (norms.next().unwrap_or_default(), norms.next().unwrap_or_default());
         let at_step = |(time_step, hidden): (usize, Option<f64>)| ActivationRow {
