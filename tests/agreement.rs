@@ -9,7 +9,24 @@ use std::path::{Path, PathBuf};
 
 use common::{gradmark, stderr};
 
-const QUANTITIES: [&str; 4] = ["grad_l2", "grad_max_abs", "weight_l2", "update_l2"];
+/// The tables, and what is compared of them.
+const TABLES: [(&str, &[&str]); 4] = [
+    ("gradients.csv", &["grad_l2", "grad_max_abs", "weight_l2", "update_l2"]),
+    (
+        "activations.csv",
+        &[
+            "delta_l2",
+            "mean_delta_l2",
+            "input_grad_l2",
+            "activation_mean",
+            "activation_std",
+            "hidden_grad_l2",
+            "cell_grad_l2",
+        ],
+    ),
+    ("gates.csv", &["mean", "low_fraction", "high_fraction"]),
+    ("steps.csv", &["loss", "penalty", "grad_l2_before_clip", "grad_l2_after_clip", "clipped_fraction"]),
+];
 
 /// Two networks with most of the remedies, and a convolutional one, for a few steps.
 const REMEDIES: &str = r#"
@@ -54,6 +71,43 @@ training.clipping = "value"
 training.clip_threshold = 0.01
 "#;
 
+/// Two layers of each cell, with an answer after every time step, truncated in one of them.
+const RECURRENT: &str = r#"
+[experiment]
+name = "recurrent"
+[data]
+set = "parity"
+sequence_length = 5
+examples = 16
+[network]
+kind = "recurrent"
+depth = 2
+width = 8
+activation = "tanh"
+weight_init = "lecun"
+output_steps = "every"
+[training]
+learning_rate = 0.1
+batch_size = 4
+steps = 3
+[probe]
+inputs = true
+[throughput]
+samples = 0
+[[sweep.cases]]
+name = "rnn"
+network.cell = "rnn"
+[[sweep.cases]]
+name = "lstm"
+network.cell = "lstm"
+training.clipping = "global_norm"
+training.clip_threshold = 0.1
+[[sweep.cases]]
+name = "gru"
+network.cell = "gru"
+training.truncation = 2
+"#;
+
 type Row = std::collections::HashMap<String, String>;
 
 /// A config and the number of its runs.
@@ -68,10 +122,10 @@ fn smoke() -> Experiment {
     Experiment { config, runs: 2, _dir: tempfile::tempdir().expect("a temporary directory") }
 }
 
-fn remedies() -> Experiment {
+fn written(text: &str) -> Experiment {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = dir.path().join("remedies.toml");
-    fs::write(&config, REMEDIES).expect("the config can be written");
+    let config = dir.path().join("written.toml");
+    fs::write(&config, text).expect("the config can be written");
     Experiment { config, runs: 3, _dir: dir }
 }
 
@@ -91,6 +145,8 @@ fn rows(dir: &Path, table: &str, count: usize) -> Vec<Row> {
     runs.sort();
     assert_eq!(runs.len(), count);
     runs.iter()
+        // Not every network has gates.
+        .filter(|(_, path)| table != "gates.csv" || path.join(table).exists())
         .flat_map(|(_, path)| csv::Reader::from_path(path.join(table)).expect(table).into_deserialize())
         .map(|row| row.expect("a row"))
         .collect()
@@ -115,11 +171,7 @@ fn run_on(device: &str, experiment: &Experiment) -> tempfile::TempDir {
 fn assert_agreement(device: &str, experiment: &Experiment, floor: f64) {
     let (expected, found) = (run_on("flex", experiment), run_on(device, experiment));
     let mut largest = 0.0_f64;
-    for (table, quantities) in [
-        ("gradients.csv", &QUANTITIES[..]),
-        ("activations.csv", &["delta_l2", "mean_delta_l2", "input_grad_l2", "activation_mean", "activation_std"][..]),
-        ("steps.csv", &["loss", "penalty", "grad_l2_before_clip", "grad_l2_after_clip", "clipped_fraction"][..]),
-    ] {
+    for (table, quantities) in TABLES {
         let rows = |dir: &tempfile::TempDir| rows(dir.path(), table, experiment.runs);
         let (expected, found) = (rows(&expected), rows(&found));
         assert_eq!(expected.len(), found.len(), "{table}");
@@ -127,8 +179,9 @@ fn assert_agreement(device: &str, experiment: &Experiment, floor: f64) {
             let number = |row: &Row| (!row[*quantity].is_empty()).then(|| row[*quantity].parse().expect(quantity));
             let scale = expected.iter().filter_map(number).fold(0.0, |scale: f64, value: f64| scale.max(value.abs()));
             for (a, b) in expected.iter().zip(&found) {
-                assert_eq!((&a["step"], a.get("layer")), (&b["step"], b.get("layer")), "{table}");
-                let place = || format!("{device} {table} step {} {:?} {quantity}", a["step"], a.get("layer"));
+                let place = |row: &Row| ["step", "layer", "time_step", "gate"].map(|column| row.get(column).cloned());
+                assert_eq!(place(a), place(b), "{table}");
+                let place = || format!("{device} {table} {:?} {quantity}", place(a));
                 let (Some(a), Some(b)) = (number(a), number(b)) else {
                     assert_eq!(number(a), number(b), "{}", place());
                     continue;
@@ -144,13 +197,14 @@ fn assert_agreement(device: &str, experiment: &Experiment, floor: f64) {
 
 fn assert_agreement_on_everything(device: &str) {
     assert_agreement(device, &smoke(), 0.0);
-    assert_agreement(device, &remedies(), 1e-5);
+    assert_agreement(device, &written(REMEDIES), 1e-5);
+    assert_agreement(device, &written(RECURRENT), 1e-5);
 }
 
 /// On a machine without any adapter there is nothing to compare; the test says so.
 #[cfg(feature = "wgpu")]
 #[test]
-fn wgpu_agrees_with_flex_on_every_norm_of_plain_networks_and_of_remedies() {
+fn wgpu_agrees_with_flex_on_every_norm_of_plain_networks_of_remedies_and_through_time() {
     let request = "wgpu".parse().expect("a name");
     match gradmark::device::find(request) {
         Ok(adapter) => {
@@ -164,6 +218,6 @@ fn wgpu_agrees_with_flex_on_every_norm_of_plain_networks_and_of_remedies() {
 
 #[cfg(feature = "ndarray")]
 #[test]
-fn ndarray_agrees_with_flex_on_every_norm_of_plain_networks_and_of_remedies() {
+fn ndarray_agrees_with_flex_on_every_norm_of_plain_networks_of_remedies_and_through_time() {
     assert_agreement_on_everything("ndarray");
 }
