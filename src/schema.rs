@@ -135,7 +135,8 @@ pub struct GateRow {
     pub high_fraction: Option<f64>,
 }
 
-/// A row of `units.csv`: one unit of the stem or of a hidden layer at one step; of maxout, one piece of a unit.
+/// A row of `units.csv`: one unit of the stem or of a hidden layer at one step; of maxout, one piece of a unit; of a recurrent
+/// layer, one pre-activation of a unit, those of the first gate for all units first, summed over the time steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UnitRow {
     /// The run.

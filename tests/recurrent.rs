@@ -313,7 +313,7 @@ fn no_gradient_reaches_a_state_before_the_last_boundary_and_a_piece_of_all_steps
 #[derive(Clone, Copy, Debug)]
 struct Task {
     data: &'static str,
-    /// Keys of other sections: output_steps.
+    /// Lines of the other sections.
     network: &'static str,
     training: &'static str,
 }
@@ -462,8 +462,14 @@ struct OnDevice {
     outputs: Vec<f64>,
     loss: f64,
     gradients: BTreeMap<String, Vec<f64>>,
-    /// Of each layer with respect to the pre-activations; to the hidden states and the cell states, initial ones first.
-    layers: Vec<(Option<Vec<f64>>, Vec<Vec<f64>>)>,
+    layers: Vec<LayerGradients>,
+}
+
+struct LayerGradients {
+    /// With respect to the pre-activations.
+    delta: Option<Vec<f64>>,
+    /// With respect to the hidden states, and to the cell states of an LSTM, the initial ones first.
+    states: Vec<Vec<f64>>,
 }
 
 fn measure(network: &DeviceNetwork, batch: &Batch, config: &RunConfig) -> OnDevice {
@@ -475,7 +481,7 @@ fn measure(network: &DeviceNetwork, batch: &Batch, config: &RunConfig) -> OnDevi
     let trace = pass.finish().0;
     let layers = trace.iter().map(|layer| {
         let states = layer.recurrence.as_ref().expect("a recurrent layer").state_offsets.iter().map(of).collect();
-        (layer.offset.as_ref().map(of), states)
+        LayerGradients { delta: layer.offset.as_ref().map(of), states }
     });
     OnDevice {
         layers: layers.collect(),
@@ -626,7 +632,7 @@ impl Comparison {
         let base = network.forward(&sequences, None, None);
         let units = self.setting.width;
         let examples = sequences.len();
-        for (layer, (_, states)) in layers.iter().enumerate() {
+        for (layer, LayerGradients { states, .. }) in layers.iter().enumerate() {
             assert_eq!(states.len(), if self.setting.cell == Cell::Lstm { 2 } else { 1 }, "{}", self.name);
             for (site, gradient) in [Site::Hidden, Site::Cell].into_iter().zip(states) {
                 assert_eq!(gradient.len(), (sequences[0].len() + 1) * examples * units, "{}", self.name);
@@ -644,8 +650,8 @@ impl Comparison {
 
     /// The delta of a layer is the gradient of its biases before it is summed up.
     fn check_deltas(&self) {
-        for (layer, (delta, _)) in self.device.layers.iter().enumerate() {
-            let delta = delta.as_ref().expect("a delta");
+        for (layer, gradients) in self.device.layers.iter().enumerate() {
+            let delta = gradients.delta.as_ref().expect("a delta");
             let columns = self.setting.cell.gates() * self.setting.width;
             let sums: Vec<f64> = (0..columns).map(|unit| delta.iter().skip(unit).step_by(columns).sum()).collect();
             if let Some(bias) = self.device.gradients.get(&format!("hidden.{layer}.input.bias")) {
@@ -745,9 +751,9 @@ fn burns_layers_have_the_outputs_the_gradients_and_the_flow_through_time_of_grad
                     let what = format!("{path} of {what}");
                     worst = worst.max(assert_all_close(&what, gradient, &own_device.gradients[path], 1e-5));
                 }
-                for (layer, ((_, own), (_, stock))) in own_device.layers.iter().zip(&stock_device.layers).enumerate() {
+                for (layer, (own, stock)) in own_device.layers.iter().zip(&stock_device.layers).enumerate() {
                     let what = format!("states of layer {layer} of {what}");
-                    worst = worst.max(assert_all_close(&what, &stock[0], &own[0], 1e-5));
+                    worst = worst.max(assert_all_close(&what, &stock.states[0], &own.states[0], 1e-5));
                 }
             }
         }
@@ -802,7 +808,7 @@ fn rows_of_time_steps_follow_that_of_their_layer_in_order_and_hold_the_gradients
         let of_step: Vec<_> = rows.activations.iter().filter(|row| row.step == 0).collect();
         assert_eq!(of_step.len(), 2 * (1 + 8), "{cell:?}");
         for (layer, rows) in of_step.chunks(9).enumerate() {
-            let (delta, states) = &comparison.device.layers[layer];
+            let LayerGradients { delta, states } = &comparison.device.layers[layer];
             let what = format!("layer {layer} of {cell:?}");
             assert!(
                 rows.iter().all(|row| (row.layer_index, row.layer.as_str()) == (layer, &format!("hidden.{layer}")))

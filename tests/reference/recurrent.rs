@@ -115,10 +115,6 @@ impl Layer {
         self.cell.gates() * self.units
     }
 
-    fn initial(&self) -> State {
-        State { hidden: vec![0.0; self.units], cell: vec![0.0; self.units] }
-    }
-
     /// A time step: the state after it and its gates. `moved` gives what is added at a site.
     fn step(
         &self,
@@ -178,7 +174,7 @@ impl Layer {
 impl Network {
     /// Whether the state before a time step is handed on as a constant.
     fn cuts_before(&self, step: usize) -> bool {
-        step > 0 && self.truncation.is_some_and(|length| step % length == 0)
+        step > 0 && self.truncation.is_some_and(|length| step.is_multiple_of(length))
     }
 
     /// The outputs for sequences, by example, time step and input. Where gradients are truncated, a pass in which something
@@ -186,32 +182,12 @@ impl Network {
     pub fn forward(&self, sequences: &[Vec<Vec<f64>>], unmoved: Option<&Run>, nudge: Option<Nudge>) -> Run {
         let mut run = Run { outputs: Vec::new(), states: Vec::new(), gates: Vec::new(), sides: Vec::new() };
         let mut signals = sequences.to_vec();
-        for (index, layer) in self.layers.iter().enumerate() {
+        for index in 0..self.layers.len() {
             let (mut states, mut gates) = (Vec::new(), Vec::new());
             for (example, signal) in signals.iter_mut().enumerate() {
-                let moved = |site, time_step, element| match nudge {
-                    Some(n) if (n.site, n.layer, n.example) == (site, index, example) => {
-                        if (n.time_step, n.element) == (time_step, element) { n.by } else { 0.0 }
-                    }
-                    _ => 0.0,
-                };
-                let mut initial = layer.initial();
-                for unit in 0..layer.units {
-                    initial.hidden[unit] += moved(Site::Hidden, 0, unit);
-                    initial.cell[unit] += moved(Site::Cell, 0, unit);
-                }
-                let (mut of_example, mut gates_of_example) = (vec![initial], Vec::new());
-                for (step, x) in signal.iter().enumerate() {
-                    let before = match unmoved {
-                        Some(unmoved) if self.cuts_before(step) => &unmoved.states[index][example][step],
-                        _ => &of_example[step],
-                    };
-                    let moved_now =
-                        |site, element| moved(site, if site == Site::Sum { step } else { step + 1 }, element);
-                    let (after, gates) = layer.step(x, before, moved_now, &mut run.sides);
-                    of_example.push(after);
-                    gates_of_example.push(gates);
-                }
+                let constants = unmoved.map(|unmoved| &unmoved.states[index][example][..]);
+                let nudge = nudge.filter(|nudge| (nudge.layer, nudge.example) == (index, example));
+                let (of_example, gates_of_example) = self.through(index, signal, constants, nudge, &mut run.sides);
                 *signal = of_example[1..].iter().map(|state| state.hidden.clone()).collect();
                 states.push(of_example);
                 gates.push(gates_of_example);
@@ -225,6 +201,38 @@ impl Network {
             run.outputs.extend(signals.iter().map(|signal| self.answer(&signal[step])));
         }
         run
+    }
+
+    /// The states of a layer for one example, the initial one first, and its gates.
+    fn through(
+        &self,
+        layer: usize,
+        signal: &[Vec<f64>],
+        constants: Option<&[State]>,
+        nudge: Option<Nudge>,
+        sides: &mut Vec<bool>,
+    ) -> (Vec<State>, Vec<Vec<Vec<f64>>>) {
+        let layer = &self.layers[layer];
+        let moved = |site, time_step, element| {
+            let nudge =
+                nudge.filter(|nudge| (nudge.site, nudge.time_step, nudge.element) == (site, time_step, element));
+            nudge.map_or(0.0, |nudge| nudge.by)
+        };
+        let initial = |site| (0..layer.units).map(|unit| moved(site, 0, unit)).collect();
+        let mut states = vec![State { hidden: initial(Site::Hidden), cell: initial(Site::Cell) }];
+        let mut gates = Vec::new();
+        for (step, x) in signal.iter().enumerate() {
+            let before = match constants {
+                Some(constants) if self.cuts_before(step) => &constants[step],
+                _ => &states[step],
+            };
+            // What leads to a state has the number of its time step from 0, the state itself from 1.
+            let moved = |site, element| moved(site, if site == Site::Sum { step } else { step + 1 }, element);
+            let (after, gates_of_step) = layer.step(x, before, moved, sides);
+            states.push(after);
+            gates.push(gates_of_step);
+        }
+        (states, gates)
     }
 
     fn answer(&self, hidden: &[f64]) -> Vec<f64> {
