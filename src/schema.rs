@@ -80,7 +80,7 @@ pub struct ActivationRow {
     pub activation_mean: Option<f64>,
     /// Standard deviation of the activations over examples and units.
     pub activation_std: Option<f64>,
-    /// Fraction of the activations in a flat part: sigmoid outside .05 to .95, tanh outside -.9 to .9, ReLU at 0, ELU and
+    /// Fraction of the activations in a flat part (not of an LSTM or a GRU): sigmoid outside .05 to .95, tanh outside -.9 to .9, ReLU at 0, ELU and
     /// SELU within a twentieth of their lower limit, softplus where its slope is at most .05; empty for functions without a
     /// flat part.
     pub saturated_fraction: Option<f64>,
@@ -187,7 +187,8 @@ pub enum StepPhase {
     /// The step's mini-batch, before the update.
     #[default]
     Train,
-    /// The whole training split, after training.
+    /// The whole training split, after training; of a task whose examples are drawn, the first 1000 examples of the first
+    /// epoch.
     TrainSplit,
     /// The whole test split, before the update of the step; the last such row is after training.
     TestSplit,
@@ -204,13 +205,15 @@ pub struct StepRow {
     pub epoch: usize,
     /// What the row was computed on.
     pub phase: StepPhase,
-    /// The loss, a mean over examples, without penalties; empty if not finite.
+    /// The loss, a mean over the examples, and over the time steps that have an answer, without penalties; empty if not
+    /// finite.
     pub loss: Option<f64>,
     /// The penalties of `training.l1` and `training.l2`, which the gradients contain; empty without them and at steps that
     /// the probe left out.
     pub penalty: Option<f64>,
-    /// The fraction of the answers that are right: of the examples that are classified correctly, of the time steps that have
-    /// an answer, or, where answers are numbers, of those with an error below .04. Empty in `train` rows.
+    /// The fraction of answers that are right: a class if its output is the largest, a number if it is closer than .04 to the
+    /// answer. With an answer after every time step it is the mean over all of them, of `copying` over the last ten, the
+    /// symbols, alone. Empty in `train` rows.
     pub accuracy: Option<f64>,
     /// The learning rate of the update; empty in evaluations and where nothing is updated.
     pub learning_rate: Option<f64>,
