@@ -68,7 +68,8 @@ pub struct ActivationRow {
     /// Of the state of a recurrent layer, the time steps that it has seen: 0 is the initial state. Empty in rows of whole
     /// layers.
     pub time_step: Option<usize>,
-    /// Euclidean norm of the delta over all examples and units, of the loss that is a mean over the batch.
+    /// Euclidean norm of the delta over all examples and units, of the loss that is a mean over the batch; of a recurrent
+    /// layer over all pre-activations of its gates and all time steps.
     pub delta_l2: Option<f64>,
     /// Euclidean norm, over units, of the mean over the batch of each example's delta: the norm of the bias
     /// gradient (but for convolutions, whose biases belong to channels), Nielsen's learning speed.
@@ -76,13 +77,14 @@ pub struct ActivationRow {
     /// Euclidean norm, over examples and units, of the gradient with respect to the layer's input; empty unless
     /// `probe.inputs` asks for it.
     pub input_grad_l2: Option<f64>,
-    /// Mean activation over examples and units.
+    /// Mean activation over examples and units; of a recurrent layer, whose activations are its hidden states, over all time
+    /// steps, as the following.
     pub activation_mean: Option<f64>,
     /// Standard deviation of the activations over examples and units.
     pub activation_std: Option<f64>,
     /// Fraction of the activations in a flat part: sigmoid outside .05 to .95, tanh outside -.9 to .9, ReLU at 0, ELU and
     /// SELU within a twentieth of their lower limit, softplus where its slope is at most .05; empty for functions without a
-    /// flat part.
+    /// flat part, and for LSTM and GRU.
     pub saturated_fraction: Option<f64>,
     /// Fraction of the units that are 0 for every example of the batch, for ReLU and its relatives (leaky ReLU, PReLU, ELU,
     /// SELU, GELU); empty for other functions.
@@ -187,7 +189,8 @@ pub enum StepPhase {
     /// The step's mini-batch, before the update.
     #[default]
     Train,
-    /// The whole training split, after training.
+    /// The whole training split, after training. Of a task whose examples are drawn, the first 1000 examples of the first
+    /// epoch.
     TrainSplit,
     /// The whole test split, before the update of the step; the last such row is after training.
     TestSplit,
@@ -204,13 +207,15 @@ pub struct StepRow {
     pub epoch: usize,
     /// What the row was computed on.
     pub phase: StepPhase,
-    /// The loss, a mean over examples, without penalties; empty if not finite.
+    /// The loss without penalties. The mean over the examples, and over the time steps that have an answer. Empty if not
+    /// finite.
     pub loss: Option<f64>,
     /// The penalties of `training.l1` and `training.l2`, which the gradients contain; empty without them and at steps that
     /// the probe left out.
     pub penalty: Option<f64>,
-    /// The fraction of the answers that are right: of the examples that are classified correctly, of the time steps that have
-    /// an answer, or, where answers are numbers, of those with an error below .04. Empty in `train` rows.
+    /// The fraction of answers that are right: a class if its output is the largest, a number if it is closer than .04 to the
+    /// answer. With an answer after every time step it is the mean over all of them, of `copying` over the last ten, the
+    /// symbols, alone. Empty in `train` rows.
     pub accuracy: Option<f64>,
     /// The learning rate of the update; empty in evaluations and where nothing is updated.
     pub learning_rate: Option<f64>,
