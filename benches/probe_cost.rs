@@ -3,14 +3,15 @@
 mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use gradmark::config::{Activation, ProbeConfig};
+use gradmark::config::{Activation, DataConfig, NetworkConfig, ProbeConfig, WeightInit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn probe_cost(criterion: &mut Criterion) {
     let (device, adapter) = common::open_device();
-    let workload = common::workload(&common::config(Activation::Relu, 20), &device);
+    let network = NetworkConfig::plain(20, 128, Activation::Relu, WeightInit::He);
+    let workload = common::workload(&common::config(DataConfig::default(), network), &device);
     let parameters = ProbeConfig { activations: false, ..ProbeConfig::default() };
     let mut group = criterion.benchmark_group(format!("probe_cost/{}", adapter.backend.name()));
     group.throughput(Throughput::Elements(workload.batch_size() as u64));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use criterion::Bencher;
 use gradmark::config::{
-    Activation, BatchSize, DataConfig, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig, TrainingConfig,
-    TrainingLength, WeightInit,
+    BatchSize, DataConfig, Loss, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig, TrainingConfig,
+    TrainingLength,
 };
 use gradmark::device::{self, Adapter, Device};
 use gradmark::train::Workload;
@@ -23,22 +23,23 @@ pub fn open_device() -> (Device, Adapter) {
     (device, adapter)
 }
 
-/// Plain networks of width 128 on the digits at batch 128.
-pub fn config(activation: Activation, depth: usize) -> RunConfig {
-    let weight_init = if activation == Activation::Relu { WeightInit::He } else { WeightInit::Lecun };
+/// A network on a data set at batch 128. The loss is a linear probe where there is nothing to learn; a timed step has an
+/// update all the same.
+pub fn config(data: DataConfig, network: NetworkConfig) -> RunConfig {
+    let training = match data.has_answers() {
+        true => TrainingConfig::sgd(1e-4, TrainingLength::Steps(1)),
+        false => TrainingConfig { loss: Loss::LinearProbe, ..TrainingConfig::sgd(1e-4, TrainingLength::Steps(0)) },
+    };
     RunConfig {
-        data: DataConfig::default(),
-        network: NetworkConfig::plain(depth, 128, activation, weight_init),
-        training: TrainingConfig {
-            batch_size: Some(BatchSize::Examples(128)),
-            ..TrainingConfig::sgd(1e-4, TrainingLength::Steps(1))
-        },
+        data,
+        network,
+        training: TrainingConfig { batch_size: Some(BatchSize::Examples(128)), ..training },
         probe: ProbeConfig::default(),
         throughput: ThroughputConfig::default(),
     }
 }
 
-/// A workload on the digits.
+/// A workload of seed 1.
 pub fn workload(config: &RunConfig, device: &Device) -> Workload {
     Workload::new(config, 1, &gradmark::data::load(config, 1), device)
 }

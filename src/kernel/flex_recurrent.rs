@@ -1,8 +1,8 @@
 //! A recurrent layer on the CPU. Every thread has some of the examples, and takes them through the whole sequence.
 //!
-//! Bias, input and hidden state are one factor `[1, x, h]`, and the weights of all three one matrix, so that a time step is one
+//! Input, bias and hidden state are one factor `[x, 1, h]`, and the weights of all three one matrix, so that a time step is one
 //! product into the buffer that keeps the gates. Of a GRU the buffer has four blocks a unit, the candidate's two parts side by
-//! side. The backward pass writes the gradients of the sums over the gates.
+//! side: the one has only `[x, 1]`, the other `[1, h]`. The backward pass writes the gradients of the sums over the gates.
 
 // A function that is not inlined into one with a target feature does without it.
 #![allow(clippy::inline_always)]
@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::Activated;
 use super::elementary::{settled, sigmoid, tanh};
-use super::product::{Grouped, Packed, View, add_transposed_product, product};
+use super::product::{Grouped, Packed, Part, View, product, transposed_product};
 use super::recurrent::{Form, Recurrence, States, WeightGradients, Weights};
 
 type Primitive = FloatTensor<Flex>;
@@ -38,6 +38,15 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Primitive {
 /// What stands for a tensor that a cell does not have.
 fn nothing() -> Primitive {
     tensor(vec![0.0], [1, 1])
+}
+
+/// So many zeros. All threads write them: memory that is new takes its time when it is touched first.
+fn zeros(count: usize) -> Vec<f32> {
+    const PIECE: usize = 1024;
+    let pieces: Vec<[f32; PIECE]> = (0..count.div_ceil(PIECE)).into_par_iter().map(|_| [0.0; PIECE]).collect();
+    let mut zeros = pieces.into_flattened();
+    zeros.truncate(count);
+    zeros
 }
 
 /// The examples of each thread. Their number decides nothing: every example is computed by itself.
@@ -76,35 +85,29 @@ fn set_blocks(packed: &mut Packed, first: usize, matrix: &[f32], units: usize, b
     }
 }
 
-/// The weights of `[1, x, h]`, block by block.
+/// The weights of `[x, 1, h]`, block by block.
 fn pack(weights: &Weights<Flex>, recurrence: Recurrence, inputs: usize, units: usize) -> Option<Packed> {
     let blocks = recurrence.blocks();
-    let mut packed = Packed::zeros(1 + inputs + units, blocks * units);
-    set_blocks(&mut packed, 0, elements(&weights.bias)?, units, recurrence.input_gates());
-    set_blocks(&mut packed, 1, elements(&weights.input)?, units, recurrence.input_gates());
-    set_blocks(&mut packed, 1 + inputs, elements(&weights.recurrent)?, units, recurrence.state_gates());
+    let mut packed = Packed::zeros(inputs + 1 + units, blocks * units);
+    set_blocks(&mut packed, 0, elements(&weights.input)?, units, recurrence.input_gates());
+    set_blocks(&mut packed, inputs, elements(&weights.bias)?, units, recurrence.input_gates());
+    set_blocks(&mut packed, inputs + 1, elements(&weights.recurrent)?, units, recurrence.state_gates());
     if recurrence == Recurrence::Gru {
-        packed.set(0, 3 * units, elements(&weights.inner_bias)?);
+        packed.set(inputs, 3 * units, elements(&weights.inner_bias)?);
     }
     Some(packed)
 }
 
-/// The transposed weights of h, block by block.
+/// The transposed weights of h.
 fn pack_transposed(weight: &[f32], recurrence: Recurrence, units: usize) -> Packed {
-    let mut packed = Packed::zeros(recurrence.blocks() * units, units);
-    let columns = units * recurrence.gates();
+    let columns = recurrence.gates() * units;
+    let mut packed = Packed::zeros(columns, units);
     let mut row = vec![0.0; units];
-    for (block, gate) in recurrence.state_gates().iter().enumerate() {
-        let Some(gate) = gate else {
-            continue;
-        };
-        for unit in 0..units {
-            let column = gate * units + unit;
-            for (value, row) in row.iter_mut().zip(weight.chunks_exact(columns)) {
-                *value = row[column];
-            }
-            packed.set(block * units + unit, 0, &row);
+    for column in 0..columns {
+        for (value, row) in row.iter_mut().zip(weight.chunks_exact(columns)) {
+            *value = row[column];
         }
+        packed.set(column, 0, &row);
     }
     packed
 }
@@ -135,9 +138,9 @@ pub fn recurrent(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<S
     let packed = pack(weights, recurrence, inputs, units)?;
     let kept = recurrence.kept() * units;
     let has_cells = recurrence == Recurrence::Lstm;
-    let mut hidden = vec![0.0; count * units];
-    let mut gates = vec![0.0; count * kept];
-    let mut cells = vec![0.0; if has_cells { count * units } else { 0 }];
+    let mut hidden = zeros(count * units);
+    let mut gates = zeros(count * kept);
+    let mut cells = zeros(if has_cells { count * units } else { 0 });
     let shares = shares(batch);
     let buffers = cut(&mut hidden, batch, units, &shares)
         .into_iter()
@@ -165,6 +168,10 @@ pub fn recurrent(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<S
     })
 }
 
+fn whole(elements: &[f32], columns: usize) -> Part<'_> {
+    (View { elements, columns }, 0..columns)
+}
+
 fn forward(part: &mut Forward<'_>) {
     let Forward { form, inputs, units, batch, share, x, weight, hidden, gates, cells } = part;
     let units = *units;
@@ -175,9 +182,9 @@ fn forward(part: &mut Forward<'_>) {
         let (before, now) = hidden.split_at_mut(step);
         let hidden = &mut *now[0];
         // The initial state is 0: its part of the product is left out.
-        let factor = [(&ones[..], 1), (x, *inputs), (before.last().map_or(&none, |rows| rows), units)];
-        let factor = if step == 0 { &factor[..2] } else { &factor };
         let before: &[f32] = before.last().map_or(&none, |rows| rows);
+        let factor = [whole(x, *inputs), whole(&ones, 1), whole(before, units)];
+        let factor = if step == 0 { &factor[..2] } else { &factor };
         match form.recurrence {
             Recurrence::Rnn(function) => {
                 product(factor, weight, hidden);
@@ -256,8 +263,9 @@ fn gru_forward(units: usize, gates: &mut [f32], before: &[f32], hidden: &mut [f3
         let [reset, update, candidate, inner] = parts_mut::<4>(gates, units);
         let (before, hidden) = (&before[..units], &mut hidden[..units]);
         for unit in 0..units {
-            candidate[unit] = tanh(candidate[unit] + reset[unit] * inner[unit]);
+            candidate[unit] += reset[unit] * inner[unit];
         }
+        candidate.iter_mut().for_each(|x| *x = tanh(*x));
         for unit in 0..units {
             hidden[unit] = (1.0 - update[unit]) * candidate[unit] + update[unit] * before[unit];
         }
@@ -304,10 +312,10 @@ pub fn recurrent_backward(
         return Err(States { hidden, gates, cells });
     };
     // In place where nobody else looks at the gates.
-    let mut of_sums = if recurrence.kept() > 0 { gates } else { tensor(vec![0.0; count * columns], [count, columns]) };
+    let mut of_sums = if recurrence.kept() > 0 { gates } else { tensor(zeros(count * columns), [count, columns]) };
     let state_count = |is_wanted: bool| if is_wanted && wants_states { (count + batch) * units } else { 0 };
-    let mut of_hidden = vec![0.0; state_count(true)];
-    let mut of_cells = vec![0.0; state_count(recurrence == Recurrence::Lstm)];
+    let mut of_hidden = zeros(state_count(true));
+    let mut of_cells = zeros(state_count(recurrence == Recurrence::Lstm));
     let packed = pack_transposed(weight, recurrence, units);
     let shares = shares(batch);
     let cut = |buffer, columns| cut(buffer, batch, columns, &shares);
@@ -340,6 +348,8 @@ fn backward(part: &mut Backward<'_>) {
     let Backward { form, units, batch, share, gradient, weight, hidden, cells, gates, of_hidden, of_cells } = part;
     let (form, units, batch) = (*form, *units, *batch);
     let columns = form.recurrence.blocks() * units;
+    let state_gates = form.recurrence.state_gates().iter().enumerate();
+    let blocks = state_gates.filter(|(_, gate)| gate.is_some()).map(|(block, _)| block);
     let none = vec![0.0; share.len() * units];
     // The gradients with respect to the states before the step that comes next in this loop.
     let mut of_state = vec![0.0; share.len() * units];
@@ -373,7 +383,9 @@ fn backward(part: &mut Backward<'_>) {
         }
         // Nobody asks for the initial state but the probe.
         if step > 0 || !of_hidden.is_empty() {
-            product(&[(gates, columns)], weight, &mut through_weights);
+            let of_sums = View { elements: gates, columns };
+            let parts: Vec<Part> = blocks.clone().map(|block| (of_sums, block * units..(block + 1) * units)).collect();
+            product(&parts, weight, &mut through_weights);
             of_state.iter_mut().zip(&through_weights).for_each(|(sum, gradient)| *sum = settled(*sum + gradient));
         }
         if form.cuts_before(step) {
@@ -499,54 +511,54 @@ pub fn weight_gradients(
     let columns = recurrence.blocks() * units;
     let x = contiguous(x);
     let (x, hidden, of_sums) = (elements(&x)?, elements(hidden)?, elements(of_sums)?);
-    let batch = x.len() / inputs / form.steps;
-    let x = View { elements: x, columns: inputs };
+    let count = x.len() / inputs;
+    let batch = count / form.steps;
+    let (bias, end) = (inputs, inputs + 1 + units);
+    let factor = Grouped::new(count, end, |row, values| {
+        values[..inputs].copy_from_slice(&x[row * inputs..(row + 1) * inputs]);
+        values[bias] = 1.0;
+        // The state before the first time step is 0.
+        if row >= batch {
+            values[bias + 1..].copy_from_slice(&hidden[(row - batch) * units..(row - batch + 1) * units]);
+        }
+    });
     let gradient = View { elements: of_sums, columns };
-    // The state before every step but the first, before which it is 0.
-    let before = View { elements: &hidden[..hidden.len() - batch * units], columns: units };
-    let later = View { elements: &of_sums[batch * columns..], columns };
-    let ones = vec![1.0; of_sums.len() / columns];
-    let ones = View { elements: &ones, columns: 1 };
-    let by_blocks = |x: View<'_>, gradient: View<'_>, gates: &[Option<usize>]| {
-        let grouped = Grouped::new(x);
-        let strips: Vec<Range<usize>> = strips(units, gates);
-        let products: Vec<Vec<f32>> = strips
-            .par_iter()
-            .map(|strip| {
-                let mut out = vec![0.0; x.columns * strip.len()];
-                add_transposed_product(&grouped, gradient, strip.start, strip.len(), &mut out);
-                out
-            })
-            .collect();
-        let mut joined = Vec::with_capacity(x.columns * recurrence.gates() * units);
-        for row in 0..x.columns {
-            for (product, strip) in products.iter().zip(&strips) {
-                joined.extend_from_slice(&product[row * strip.len()..(row + 1) * strip.len()]);
+    let strips = strips(recurrence.blocks(), units);
+    let product = |(block, columns): &(usize, Range<usize>)| {
+        let used = if recurrence.state_gates()[*block].is_some() { end } else { bias + 1 };
+        transposed_product(&factor, used, gradient, columns)
+    };
+    let products: Vec<Vec<f32>> = strips.par_iter().with_max_len(1).map(product).collect();
+    // Some rows of the blocks that have a gate. The gates of a cell stand in the order of their blocks.
+    let joined = |rows: Range<usize>, gates: &[Option<usize>]| {
+        let mut joined = Vec::with_capacity(rows.len() * recurrence.gates() * units);
+        for row in rows {
+            let with_gate = strips.iter().zip(&products).filter(|((block, _), _)| gates[*block].is_some());
+            for ((_, columns), product) in with_gate {
+                joined.extend_from_slice(&product[row * columns.len()..(row + 1) * columns.len()]);
             }
         }
         joined
     };
+    let (input_gates, state_gates) = (recurrence.input_gates(), recurrence.state_gates());
     let gate_columns = recurrence.gates() * units;
-    let inner_bias = if recurrence == Recurrence::Gru {
-        let of_bias = by_blocks(ones, gradient, &[None, None, None, Some(0)]);
-        tensor(of_bias, [units])
-    } else {
-        tensor(vec![0.0; units], [units])
+    let inner_bias = match recurrence {
+        Recurrence::Gru => joined(bias..bias + 1, &[None, None, None, Some(0)]),
+        Recurrence::Rnn(_) | Recurrence::Lstm => vec![0.0; units],
     };
     Some(WeightGradients {
-        input: tensor(by_blocks(x, gradient, recurrence.input_gates()), [inputs, gate_columns]),
-        bias: tensor(by_blocks(ones, gradient, recurrence.input_gates()), [gate_columns]),
-        recurrent: tensor(by_blocks(before, later, recurrence.state_gates()), [units, gate_columns]),
-        inner_bias,
+        input: tensor(joined(0..inputs, input_gates), [inputs, gate_columns]),
+        bias: tensor(joined(bias..bias + 1, input_gates), [gate_columns]),
+        recurrent: tensor(joined(bias + 1..end, state_gates), [units, gate_columns]),
+        inner_bias: tensor(inner_bias, [units]),
     })
 }
 
-/// The columns of the blocks that have a gate, in pieces. The gates of a cell stand in the order of their blocks.
-fn strips(units: usize, gates: &[Option<usize>]) -> Vec<Range<usize>> {
-    let blocks = gates.iter().enumerate().filter(|(_, gate)| gate.is_some()).map(|(block, _)| block);
+/// The columns of every block in pieces, each with the number of its block.
+fn strips(blocks: usize, units: usize) -> Vec<(usize, Range<usize>)> {
     let pieces = |block: usize| {
         let end = (block + 1) * units;
-        (block * units..end).step_by(STRIP).map(move |first| first..end.min(first + STRIP))
+        (block * units..end).step_by(STRIP).map(move |first| (block, first..end.min(first + STRIP)))
     };
-    blocks.flat_map(pieces).collect()
+    (0..blocks).flat_map(pieces).collect()
 }

@@ -6,10 +6,29 @@
 // A function that is not inlined into one with a target feature does without it.
 #![allow(clippy::inline_always)]
 
+use std::ops::Range;
+
 use multiversion::{multiversion, target::match_target};
+use rayon::prelude::*;
 
 /// Columns in a panel: a vector register of AVX-512, two of AVX2, four of NEON.
 const PANEL: usize = 16;
+
+/// A matrix as it lies in memory: `[rows, columns]`, row by row.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The elements.
+    pub elements: &'a [f32],
+    /// Numbers in a row.
+    pub columns: usize,
+}
+
+impl<'a> View<'a> {
+    /// Some of the columns of some of the numbers of a row.
+    fn row(&self, row: usize, columns: &Range<usize>) -> &'a [f32] {
+        &self.elements[row * self.columns..][columns.clone()]
+    }
+}
 
 /// A matrix in panels of [`PANEL`] columns, each panel row by row; the last one is filled up with zeros.
 #[derive(Debug)]
@@ -17,12 +36,15 @@ pub struct Packed {
     rows: usize,
     columns: usize,
     panels: Vec<f32>,
+    /// From the first to the last row of each panel that has been set: the others are left out of products.
+    set_rows: Vec<Range<usize>>,
 }
 
 impl Packed {
     /// A matrix of zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
-        Self { rows, columns, panels: vec![0.0; columns.div_ceil(PANEL) * rows * PANEL] }
+        let count = columns.div_ceil(PANEL);
+        Self { rows, columns, panels: vec![0.0; count * rows * PANEL], set_rows: vec![0..0; count] }
     }
 
     /// Sets part of a row from its column `first` on.
@@ -30,25 +52,30 @@ impl Packed {
         let mut column = first;
         let mut rest = values;
         while !rest.is_empty() {
-            let place = column % PANEL;
+            let (panel, place) = (column / PANEL, column % PANEL);
             let (now, later) = rest.split_at(rest.len().min(PANEL - place));
-            let start = (column / PANEL * self.rows + row) * PANEL + place;
+            let start = (panel * self.rows + row) * PANEL + place;
             self.panels[start..start + now.len()].copy_from_slice(now);
+            let rows = &mut self.set_rows[panel];
+            *rows = if Range::is_empty(rows) { row..row + 1 } else { rows.start.min(row)..rows.end.max(row + 1) };
             column += now.len();
             rest = later;
         }
     }
 }
 
+/// Some columns of a matrix.
+pub type Part<'a> = (View<'a>, Range<usize>);
+
 /// `out = [parts] matrix`: every row of the factor is put together from the rows of several matrices. Only as many rows of the
 /// matrix are used as the parts have columns. Every element is summed in the same order whatever the number of rows.
 ///
 /// # Shapes
 ///
-/// - parts: `[rows, some columns]`, with the number of columns
+/// - parts: `[rows, some columns]`
 /// - out: `[rows, matrix columns]`
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn product(parts: &[(&[f32], usize)], matrix: &Packed, out: &mut [f32]) {
+pub fn product(parts: &[Part<'_>], matrix: &Packed, out: &mut [f32]) {
     // The numbers were measured: with others the compiler keeps the sums in memory.
     match_target! {
         "x86_64+avx512f" => by_rows::<10, true>(parts, matrix, out),
@@ -59,8 +86,8 @@ pub fn product(parts: &[(&[f32], usize)], matrix: &Packed, out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn by_rows<const ROWS: usize, const FMA: bool>(parts: &[(&[f32], usize)], matrix: &Packed, out: &mut [f32]) {
-    let inner: usize = parts.iter().map(|(_, columns)| columns).sum();
+fn by_rows<const ROWS: usize, const FMA: bool>(parts: &[Part<'_>], matrix: &Packed, out: &mut [f32]) {
+    let inner: usize = parts.iter().map(|(_, columns)| columns.len()).sum();
     let rows = out.len() / matrix.columns;
     let mut scratch = vec![0.0; inner * ROWS];
     let mut first = 0;
@@ -80,7 +107,7 @@ fn by_rows<const ROWS: usize, const FMA: bool>(parts: &[(&[f32], usize)], matrix
 /// `count` rows from `first` on, at most `ROWS`; `out` begins with the first of them.
 #[inline(always)]
 fn few_rows<const ROWS: usize, const FMA: bool>(
-    parts: &[(&[f32], usize)],
+    parts: &[Part<'_>],
     first: usize,
     count: usize,
     matrix: &Packed,
@@ -91,17 +118,19 @@ fn few_rows<const ROWS: usize, const FMA: bool>(
     let mut rest = scratch.chunks_exact_mut(ROWS);
     for (part, columns) in parts {
         // Rows that are not there repeat the last one; what becomes of them is not looked at.
-        let row = |row: usize| &part[(first + row.min(count - 1)) * columns..][..*columns];
-        let rows: [&[f32]; ROWS] = std::array::from_fn(row);
-        for (column, group) in rest.by_ref().take(*columns).enumerate() {
+        let rows: [&[f32]; ROWS] = std::array::from_fn(|row| part.row(first + row.min(count - 1), columns));
+        for (column, group) in rest.by_ref().take(columns.len()).enumerate() {
             for (value, row) in group.iter_mut().zip(&rows) {
                 *value = row[column];
             }
         }
     }
-    let scratch = &*scratch;
+    let inner = scratch.len() / ROWS;
     for (number, panel) in matrix.panels.chunks_exact(matrix.rows * PANEL).enumerate() {
-        let sums = tile::<ROWS, FMA>(scratch.chunks_exact(ROWS), panel.chunks_exact(PANEL));
+        let set_rows = &matrix.set_rows[number];
+        let (start, end) = (set_rows.start.min(inner), set_rows.end.min(inner));
+        let (factor, panel) = (&scratch[start * ROWS..end * ROWS], &panel[start * PANEL..end * PANEL]);
+        let sums = tile::<ROWS, FMA>(factor.chunks_exact(ROWS), panel.chunks_exact(PANEL));
         let column = number * PANEL;
         let width = PANEL.min(matrix.columns - column);
         for (row, sums) in sums.iter().enumerate().take(count) {
@@ -146,40 +175,33 @@ fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// A matrix as it lies in memory: `[rows, columns]`, row by row.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    /// The elements.
-    pub elements: &'a [f32],
-    /// Numbers in a row.
-    pub columns: usize,
-}
-
-/// A matrix in groups of as many columns as have their sums in registers, each group row by row; the last one is filled up
-/// with zeros.
+/// A matrix in blocks of [`BLOCK`] rows, each in groups of as many columns as have their sums in registers, each group row by
+/// row; the last block and the last groups are filled up with zeros.
 #[derive(Debug)]
 pub struct Grouped {
-    rows: usize,
-    columns: usize,
-    groups: Vec<f32>,
+    blocks: Vec<Vec<f32>>,
 }
 
+/// Rows that are taken at a time, so that they stay in the cache.
+const BLOCK: usize = 128;
+
 impl Grouped {
-    /// Copies a matrix.
-    pub fn new(matrix: View<'_>) -> Self {
-        let View { elements, columns } = matrix;
-        let rows = elements.len() / columns;
+    /// A matrix whose rows `fill` writes over zeros.
+    pub fn new(rows: usize, columns: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
         let size = group_size();
-        let mut groups = vec![0.0; columns.div_ceil(size) * rows * size];
-        for (group, first) in groups.chunks_exact_mut((rows * size).max(1)).zip((0..columns).step_by(size)) {
-            let count = size.min(columns - first);
-            for (values, row) in group.chunks_exact_mut(size).zip(elements.chunks_exact(columns)) {
-                for (value, x) in values.iter_mut().zip(&row[first..first + count]) {
-                    *value = *x;
+        let block = |first: usize| {
+            let mut block = vec![0.0; columns.div_ceil(size) * BLOCK * size];
+            let mut values = vec![0.0; columns];
+            for (place, row) in (first..rows.min(first + BLOCK)).enumerate() {
+                values.fill(0.0);
+                fill(row, &mut values);
+                for (group, values) in block.chunks_exact_mut(BLOCK * size).zip(values.chunks(size)) {
+                    group[place * size..][..values.len()].copy_from_slice(values);
                 }
             }
-        }
-        Self { rows, columns, groups }
+            block
+        };
+        Self { blocks: (0..rows).into_par_iter().step_by(BLOCK).map(block).collect() }
     }
 }
 
@@ -193,49 +215,47 @@ fn group_size() -> usize {
     }
 }
 
-/// `out += x^T gradient`, for the columns of `gradient` from `first` on, `width` of them.
+/// `x^T gradient`, for the first `inputs` columns of x and some columns of the gradient.
 ///
 /// # Shapes
 ///
-/// - x: `[rows, inputs]`, gradient: `[rows, outputs]`
-/// - out: `[inputs, width]`
+/// - x: `[rows, inputs or more]`, gradient: `[rows, outputs]`
+/// - returns: `[inputs, some outputs]`
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn add_transposed_product(x: &Grouped, gradient: View<'_>, first: usize, width: usize, out: &mut [f32]) {
+pub fn transposed_product(x: &Grouped, inputs: usize, gradient: View<'_>, outputs: &Range<usize>) -> Vec<f32> {
     match_target! {
-        "x86_64+avx512f" => by_inputs::<10, true>(x, gradient, first, width, out),
-        "x86_64+avx2+fma" => by_inputs::<6, true>(x, gradient, first, width, out),
-        "aarch64+neon" => by_inputs::<6, true>(x, gradient, first, width, out),
-        _ => by_inputs::<4, false>(x, gradient, first, width, out),
+        "x86_64+avx512f" => by_inputs::<10, true>(x, inputs, gradient, outputs),
+        "x86_64+avx2+fma" => by_inputs::<6, true>(x, inputs, gradient, outputs),
+        "aarch64+neon" => by_inputs::<6, true>(x, inputs, gradient, outputs),
+        _ => by_inputs::<4, false>(x, inputs, gradient, outputs),
     }
 }
-
-/// Rows that are taken at a time, so that their gradients stay in the cache.
-const BLOCK: usize = 128;
 
 #[inline(always)]
 fn by_inputs<const ROWS: usize, const FMA: bool>(
     x: &Grouped,
+    inputs: usize,
     gradient: View<'_>,
-    first: usize,
-    width: usize,
-    out: &mut [f32],
-) {
+    outputs: &Range<usize>,
+) -> Vec<f32> {
+    let width = outputs.len();
+    let mut out = vec![0.0; inputs * width];
     let mut columns = vec![0.0; BLOCK * PANEL];
-    for (block, gradient_block) in gradient.elements.chunks(BLOCK * gradient.columns).enumerate() {
+    for (block, gradient_block) in x.blocks.iter().zip(gradient.elements.chunks(BLOCK * gradient.columns)) {
         let rows = gradient_block.len() / gradient.columns;
-        let part = block * BLOCK * ROWS..(block * BLOCK + rows) * ROWS;
         for panel in (0..width).step_by(PANEL) {
             let count = PANEL.min(width - panel);
             for (values, row) in columns.chunks_exact_mut(PANEL).zip(gradient_block.chunks_exact(gradient.columns)) {
-                copy_panel(&row[first + panel..], values, count);
+                copy_panel(&row[outputs.start + panel..], values, count);
             }
-            for (group, start) in x.groups.chunks_exact(x.rows * ROWS).zip((0..x.columns).step_by(ROWS)) {
-                let sums = tile::<ROWS, FMA>(group[part.clone()].chunks_exact(ROWS), columns.chunks_exact(PANEL));
-                let inputs = ROWS.min(x.columns - start);
+            for (group, start) in block.chunks_exact(BLOCK * ROWS).zip((0..inputs).step_by(ROWS)) {
+                let sums = tile::<ROWS, FMA>(group[..rows * ROWS].chunks_exact(ROWS), columns.chunks_exact(PANEL));
+                let inputs = ROWS.min(inputs - start);
                 add_panels(&sums[..inputs], &mut out[start * width + panel..], width, count);
             }
         }
     }
+    out
 }
 
 /// Adds the first `count` numbers of each sum to the rows of a matrix of so many columns, which are almost always all.
@@ -243,12 +263,11 @@ fn by_inputs<const ROWS: usize, const FMA: bool>(
 fn add_panels(sums: &[[f32; PANEL]], out: &mut [f32], columns: usize, count: usize) {
     for (row, sums) in sums.iter().enumerate() {
         let out = &mut out[row * columns..];
-        if count == PANEL {
-            let out = &mut out[..PANEL];
-            (0..PANEL).for_each(|column| out[column] += sums[column]);
-        } else {
-            out[..count].iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
-        }
+        // In a place of its own, so that the compiler sees that nothing overlaps.
+        let mut new = [0.0; PANEL];
+        copy_panel(out, &mut new, count);
+        (0..PANEL).for_each(|column| new[column] += sums[column]);
+        copy_panel(&new, out, count);
     }
 }
 
@@ -271,15 +290,18 @@ mod tests {
     #[test]
     fn products_are_those_of_the_definition_for_sizes_that_fit_no_tile() {
         for (rows, left, right, columns) in [(1, 1, 0, 1), (4, 3, 2, 17), (13, 5, 8, 33), (64, 28, 19, 50)] {
-            let (x, h) = (numbers(rows * left, 1), numbers(rows * right, 2));
+            // Of h only some columns are used.
+            let (x, h) = (numbers(rows * left, 1), numbers(rows * (right + 3), 2));
             let weight = numbers((left + right) * columns, 3);
             let mut packed = Packed::zeros(left + right, columns);
             for (row, values) in weight.chunks_exact(columns).enumerate() {
                 packed.set(row, 0, values);
             }
             let mut out = vec![7.0; rows * columns];
-            product(&[(&x, left), (&h, right)], &packed, &mut out);
-            let factor = |row: usize, k: usize| if k < left { x[row * left + k] } else { h[row * right + k - left] };
+            let view = |elements, columns| View { elements, columns };
+            product(&[(view(&x, left), 0..left), (view(&h, right + 3), 2..right + 2)], &packed, &mut out);
+            let factor =
+                |row: usize, k: usize| if k < left { x[row * left + k] } else { h[row * (right + 3) + 2 + k - left] };
             let element = |place: usize| {
                 let (row, column) = (place / columns, place % columns);
                 let term = |k: usize| f64::from(factor(row, k)) * f64::from(weight[k * columns + column]);
@@ -290,20 +312,49 @@ mod tests {
     }
 
     #[test]
-    fn transposed_products_are_those_of_the_definition_for_some_columns() {
-        for (rows, inputs, outputs, first, width) in [(1, 1, 3, 1, 1), (300, 23, 40, 7, 33), (129, 10, 16, 0, 16)] {
-            let (x, gradient) = (numbers(rows * inputs, 1), numbers(rows * outputs, 2));
-            let mut out = vec![0.5; inputs * width];
-            let grouped = Grouped::new(View { elements: &x, columns: inputs });
-            let gradient_view = View { elements: &gradient, columns: outputs };
-            add_transposed_product(&grouped, gradient_view, first, width, &mut out);
+    fn rows_that_were_not_set_are_zeros_in_a_product() {
+        let (rows, inner, columns) = (11, 9, 50);
+        let x = numbers(rows * inner, 1);
+        let mut packed = Packed::zeros(inner, columns);
+        let mut weight = vec![0.0; inner * columns];
+        // Some panels have none, some the first rows, some the last and some rows on both sides of a gap.
+        for (row, range) in [(0, 0..20), (1, 3..17), (4, 17..33), (6, 20..35), (8, 30..35)] {
+            let values = numbers(range.len(), row);
+            weight[row * columns..][range.clone()].copy_from_slice(&values);
+            packed.set(row, range.start, &values);
+        }
+        let found = |used: usize| {
+            let mut out = vec![7.0; rows * columns];
+            product(&[(View { elements: &x, columns: inner }, 0..used)], &packed, &mut out);
+            out
+        };
+        for used in [1, 5, inner] {
             let element = |place: usize| {
-                let (input, column) = (place / width, first + place % width);
+                let (row, column) = (place / columns, place % columns);
+                (0..used).map(|k| f64::from(x[row * inner + k]) * f64::from(weight[k * columns + column])).sum()
+            };
+            assert_close(&found(used), &(0..rows * columns).map(element).collect::<Vec<f64>>());
+        }
+    }
+
+    #[test]
+    fn transposed_products_are_those_of_the_definition_for_some_columns() {
+        for (rows, inputs, used, outputs, range) in
+            [(1, 1, 1, 3, 1..2), (300, 23, 23, 40, 7..40), (300, 23, 12, 40, 7..40), (129, 10, 10, 16, 0..16)]
+        {
+            let (x, gradient) = (numbers(rows * inputs, 1), numbers(rows * outputs, 2));
+            let grouped = Grouped::new(rows, inputs, |row, values| {
+                values.copy_from_slice(&x[row * inputs..(row + 1) * inputs]);
+            });
+            let view = View { elements: &gradient, columns: outputs };
+            let found = transposed_product(&grouped, used, view, &range);
+            let element = |place: usize| {
+                let (input, column) = (place / range.len(), range.start + place % range.len());
                 let term =
                     |row: usize| f64::from(x[row * inputs + input]) * f64::from(gradient[row * outputs + column]);
-                0.5 + (0..rows).map(term).sum::<f64>()
+                (0..rows).map(term).sum::<f64>()
             };
-            assert_close(&out, &(0..inputs * width).map(element).collect::<Vec<f64>>());
+            assert_close(&found, &(0..used * range.len()).map(element).collect::<Vec<f64>>());
         }
     }
 }
