@@ -26,9 +26,10 @@ pub fn open_device() -> (Device, Adapter) {
 /// A network on a data set at batch 128. The loss is a linear probe where there is nothing to learn; a timed step has an
 /// update all the same.
 pub fn config(data: DataConfig, network: NetworkConfig) -> RunConfig {
-    let training = match data.has_answers() {
-        true => TrainingConfig::sgd(1e-4, TrainingLength::Steps(1)),
-        false => TrainingConfig { loss: Loss::LinearProbe, ..TrainingConfig::sgd(1e-4, TrainingLength::Steps(0)) },
+    let training = if data.has_answers() {
+        TrainingConfig::sgd(1e-4, TrainingLength::Steps(1))
+    } else {
+        TrainingConfig { loss: Loss::LinearProbe, ..TrainingConfig::sgd(1e-4, TrainingLength::Steps(0)) }
     };
     RunConfig {
         data,

@@ -265,7 +265,9 @@ fn gru_forward(units: usize, gates: &mut [f32], before: &[f32], hidden: &mut [f3
         for unit in 0..units {
             candidate[unit] += reset[unit] * inner[unit];
         }
-        candidate.iter_mut().for_each(|x| *x = tanh(*x));
+        for x in candidate.iter_mut() {
+            *x = tanh(*x);
+        }
         for unit in 0..units {
             hidden[unit] = (1.0 - update[unit]) * candidate[unit] + update[unit] * before[unit];
         }
