@@ -11,9 +11,6 @@ use std::ops::Range;
 use multiversion::{multiversion, target::match_target};
 use rayon::prelude::*;
 
-/// Columns in a panel: a vector register of AVX-512, two of AVX2, four of NEON.
-const PANEL: usize = 16;
-
 /// A matrix as it lies in memory: `[rows, columns]`, row by row.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -30,9 +27,22 @@ impl<'a> View<'a> {
     }
 }
 
-/// A matrix in panels of [`PANEL`] columns, each panel row by row; the last one is filled up with zeros.
+/// The sums of a product that stand in registers at a time: rows of the one factor, columns of the other, a panel. They were
+/// measured: with others the compiler keeps the sums in memory.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn tile_size() -> (usize, usize) {
+    match_target! {
+        "x86_64+avx512f" => (10, 32),
+        "x86_64+avx2+fma" => (6, 16),
+        "aarch64+neon" => (6, 16),
+        _ => (4, 16),
+    }
+}
+
+/// A matrix in panels of so many columns as a tile has, each panel row by row; the last one is filled up with zeros.
 #[derive(Debug)]
 pub struct Packed {
+    panel: usize,
     rows: usize,
     columns: usize,
     panels: Vec<f32>,
@@ -43,8 +53,9 @@ pub struct Packed {
 impl Packed {
     /// A matrix of zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
-        let count = columns.div_ceil(PANEL);
-        Self { rows, columns, panels: vec![0.0; count * rows * PANEL], set_rows: vec![0..0; count] }
+        let (_, panel) = tile_size();
+        let count = columns.div_ceil(panel);
+        Self { panel, rows, columns, panels: vec![0.0; count * rows * panel], set_rows: vec![0..0; count] }
     }
 
     /// Sets part of a row from its column `first` on.
@@ -52,9 +63,9 @@ impl Packed {
         let mut column = first;
         let mut rest = values;
         while !rest.is_empty() {
-            let (panel, place) = (column / PANEL, column % PANEL);
-            let (now, later) = rest.split_at(rest.len().min(PANEL - place));
-            let start = (panel * self.rows + row) * PANEL + place;
+            let (panel, place) = (column / self.panel, column % self.panel);
+            let (now, later) = rest.split_at(rest.len().min(self.panel - place));
+            let start = (panel * self.rows + row) * self.panel + place;
             self.panels[start..start + now.len()].copy_from_slice(now);
             let rows = &mut self.set_rows[panel];
             *rows = if Range::is_empty(rows) { row..row + 1 } else { rows.start.min(row)..rows.end.max(row + 1) };
@@ -76,17 +87,20 @@ pub type Part<'a> = (View<'a>, Range<usize>);
 /// - out: `[rows, matrix columns]`
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn product(parts: &[Part<'_>], matrix: &Packed, out: &mut [f32]) {
-    // The numbers were measured: with others the compiler keeps the sums in memory.
     match_target! {
-        "x86_64+avx512f" => by_rows::<10, true>(parts, matrix, out),
-        "x86_64+avx2+fma" => by_rows::<6, true>(parts, matrix, out),
-        "aarch64+neon" => by_rows::<6, true>(parts, matrix, out),
-        _ => by_rows::<4, false>(parts, matrix, out),
+        "x86_64+avx512f" => by_rows::<10, 32, true>(parts, matrix, out),
+        "x86_64+avx2+fma" => by_rows::<6, 16, true>(parts, matrix, out),
+        "aarch64+neon" => by_rows::<6, 16, true>(parts, matrix, out),
+        _ => by_rows::<4, 16, false>(parts, matrix, out),
     }
 }
 
 #[inline(always)]
-fn by_rows<const ROWS: usize, const FMA: bool>(parts: &[Part<'_>], matrix: &Packed, out: &mut [f32]) {
+fn by_rows<const ROWS: usize, const PANEL: usize, const FMA: bool>(
+    parts: &[Part<'_>],
+    matrix: &Packed,
+    out: &mut [f32],
+) {
     let inner: usize = parts.iter().map(|(_, columns)| columns.len()).sum();
     let rows = out.len() / matrix.columns;
     let mut scratch = vec![0.0; inner * ROWS];
@@ -95,10 +109,10 @@ fn by_rows<const ROWS: usize, const FMA: bool>(parts: &[Part<'_>], matrix: &Pack
         let left = rows - first;
         let out = &mut out[first * matrix.columns..];
         if left > 4 {
-            few_rows::<ROWS, FMA>(parts, first, ROWS.min(left), matrix, out, &mut scratch[..inner * ROWS]);
+            few_rows::<ROWS, PANEL, FMA>(parts, first, ROWS.min(left), matrix, out, &mut scratch[..inner * ROWS]);
             first += ROWS;
         } else {
-            few_rows::<4, FMA>(parts, first, left, matrix, out, &mut scratch[..inner * 4]);
+            few_rows::<4, PANEL, FMA>(parts, first, left, matrix, out, &mut scratch[..inner * 4]);
             first += 4;
         }
     }
@@ -106,7 +120,7 @@ fn by_rows<const ROWS: usize, const FMA: bool>(parts: &[Part<'_>], matrix: &Pack
 
 /// `count` rows from `first` on, at most `ROWS`; `out` begins with the first of them.
 #[inline(always)]
-fn few_rows<const ROWS: usize, const FMA: bool>(
+fn few_rows<const ROWS: usize, const PANEL: usize, const FMA: bool>(
     parts: &[Part<'_>],
     first: usize,
     count: usize,
@@ -130,18 +144,18 @@ fn few_rows<const ROWS: usize, const FMA: bool>(
         let set_rows = &matrix.set_rows[number];
         let (start, end) = (set_rows.start.min(inner), set_rows.end.min(inner));
         let (factor, panel) = (&scratch[start * ROWS..end * ROWS], &panel[start * PANEL..end * PANEL]);
-        let sums = tile::<ROWS, FMA>(factor.chunks_exact(ROWS), panel.chunks_exact(PANEL));
+        let sums = tile::<ROWS, PANEL, FMA>(factor.chunks_exact(ROWS), panel.chunks_exact(PANEL));
         let column = number * PANEL;
         let width = PANEL.min(matrix.columns - column);
         for (row, sums) in sums.iter().enumerate().take(count) {
-            copy_panel(sums, &mut out[row * matrix.columns + column..], width);
+            copy_panel::<PANEL>(sums, &mut out[row * matrix.columns + column..], width);
         }
     }
 }
 
 /// Copies the first `count` numbers, which are almost always all.
 #[inline(always)]
-fn copy_panel(from: &[f32], to: &mut [f32], count: usize) {
+fn copy_panel<const PANEL: usize>(from: &[f32], to: &mut [f32], count: usize) {
     if count == PANEL {
         to[..PANEL].copy_from_slice(&from[..PANEL]);
     } else {
@@ -149,9 +163,9 @@ fn copy_panel(from: &[f32], to: &mut [f32], count: usize) {
     }
 }
 
-/// The sum over all pairs of the product of a column of `ROWS` numbers and a row of [`PANEL`] numbers.
+/// The sum over all pairs of the product of a column of `ROWS` numbers and a row of `PANEL` numbers.
 #[inline(always)]
-fn tile<'a, const ROWS: usize, const FMA: bool>(
+fn tile<'a, const ROWS: usize, const PANEL: usize, const FMA: bool>(
     columns: impl Iterator<Item = &'a [f32]>,
     rows: impl Iterator<Item = &'a [f32]>,
 ) -> [[f32; PANEL]; ROWS] {
@@ -175,8 +189,8 @@ fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// A matrix in blocks of [`BLOCK`] rows, each in groups of as many columns as have their sums in registers, each group row by
-/// row; the last block and the last groups are filled up with zeros.
+/// A matrix in blocks of [`BLOCK`] rows, each in groups of as many columns as a tile has rows, each group row by row; the last
+/// block and the last groups are filled up with zeros.
 #[derive(Debug)]
 pub struct Grouped {
     blocks: Vec<Vec<f32>>,
@@ -188,7 +202,7 @@ const BLOCK: usize = 128;
 impl Grouped {
     /// A matrix whose rows `fill` writes over zeros.
     pub fn new(rows: usize, columns: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
-        let size = group_size();
+        let (size, _) = tile_size();
         let block = |first: usize| {
             let mut block = vec![0.0; columns.div_ceil(size) * BLOCK * size];
             let mut values = vec![0.0; columns];
@@ -205,16 +219,6 @@ impl Grouped {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn group_size() -> usize {
-    match_target! {
-        "x86_64+avx512f" => 10,
-        "x86_64+avx2+fma" => 6,
-        "aarch64+neon" => 6,
-        _ => 4,
-    }
-}
-
 /// `x^T gradient`, for the first `inputs` columns of x and some columns of the gradient.
 ///
 /// # Shapes
@@ -224,15 +228,15 @@ fn group_size() -> usize {
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn transposed_product(x: &Grouped, inputs: usize, gradient: View<'_>, outputs: &Range<usize>) -> Vec<f32> {
     match_target! {
-        "x86_64+avx512f" => by_inputs::<10, true>(x, inputs, gradient, outputs),
-        "x86_64+avx2+fma" => by_inputs::<6, true>(x, inputs, gradient, outputs),
-        "aarch64+neon" => by_inputs::<6, true>(x, inputs, gradient, outputs),
-        _ => by_inputs::<4, false>(x, inputs, gradient, outputs),
+        "x86_64+avx512f" => by_inputs::<10, 32, true>(x, inputs, gradient, outputs),
+        "x86_64+avx2+fma" => by_inputs::<6, 16, true>(x, inputs, gradient, outputs),
+        "aarch64+neon" => by_inputs::<6, 16, true>(x, inputs, gradient, outputs),
+        _ => by_inputs::<4, 16, false>(x, inputs, gradient, outputs),
     }
 }
 
 #[inline(always)]
-fn by_inputs<const ROWS: usize, const FMA: bool>(
+fn by_inputs<const ROWS: usize, const PANEL: usize, const FMA: bool>(
     x: &Grouped,
     inputs: usize,
     gradient: View<'_>,
@@ -246,10 +250,11 @@ fn by_inputs<const ROWS: usize, const FMA: bool>(
         for panel in (0..width).step_by(PANEL) {
             let count = PANEL.min(width - panel);
             for (values, row) in columns.chunks_exact_mut(PANEL).zip(gradient_block.chunks_exact(gradient.columns)) {
-                copy_panel(&row[outputs.start + panel..], values, count);
+                copy_panel::<PANEL>(&row[outputs.start + panel..], values, count);
             }
             for (group, start) in block.chunks_exact(BLOCK * ROWS).zip((0..inputs).step_by(ROWS)) {
-                let sums = tile::<ROWS, FMA>(group[..rows * ROWS].chunks_exact(ROWS), columns.chunks_exact(PANEL));
+                let sums =
+                    tile::<ROWS, PANEL, FMA>(group[..rows * ROWS].chunks_exact(ROWS), columns.chunks_exact(PANEL));
                 let inputs = ROWS.min(inputs - start);
                 add_panels(&sums[..inputs], &mut out[start * width + panel..], width, count);
             }
@@ -260,14 +265,14 @@ fn by_inputs<const ROWS: usize, const FMA: bool>(
 
 /// Adds the first `count` numbers of each sum to the rows of a matrix of so many columns, which are almost always all.
 #[inline(always)]
-fn add_panels(sums: &[[f32; PANEL]], out: &mut [f32], columns: usize, count: usize) {
+fn add_panels<const PANEL: usize>(sums: &[[f32; PANEL]], out: &mut [f32], columns: usize, count: usize) {
     for (row, sums) in sums.iter().enumerate() {
         let out = &mut out[row * columns..];
         // In a place of its own, so that the compiler sees that nothing overlaps.
         let mut new = [0.0; PANEL];
-        copy_panel(out, &mut new, count);
+        copy_panel::<PANEL>(out, &mut new, count);
         (0..PANEL).for_each(|column| new[column] += sums[column]);
-        copy_panel(&new, out, count);
+        copy_panel::<PANEL>(&new, out, count);
     }
 }
 
