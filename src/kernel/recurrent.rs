@@ -124,7 +124,7 @@ pub struct States<B: Backend> {
 )]
 #[allow(clippy::too_many_arguments)] // The macro takes tensors one by one.
 pub trait RecurrentOps: Backend {
-    /// The hidden state after every time step or after the last one, and [`States`]. The initial states are 0. The gradients of
+    /// The hidden state after every time step or after the last one, and `States`. The initial states are 0. The gradients of
     /// the offsets are those of the pre-activations `x W + b` (`[steps x batch, gates x units]`) and of the states, the initial
     /// one first (`[(steps + 1) x batch, units]`); their values are not looked at.
     #[fusion(default)]
@@ -158,7 +158,7 @@ pub trait RecurrentOps: Backend {
         stock_recurrent_backward::<Self>(&gradient, recurrent, &States { hidden, gates, cells }, form, wants_states)
     }
 
-    /// The gradients with respect to the parameters, in the order of [`Weights`].
+    /// The gradients with respect to the parameters, in the order of `Weights`.
     #[fusion(default)]
     fn recurrent_weight_gradients(
         x: FloatTensor<Self>,
