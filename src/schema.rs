@@ -10,7 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// The version of the files. It changes when a column changes its name or meaning.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// A row of `gradients.csv`: one parameter at one step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -192,6 +192,9 @@ pub enum StepPhase {
     TrainSplit,
     /// The whole test split, before the update of the step; the last such row is after training.
     TestSplit,
+    /// The whole test split, put back together from its principal components: the best that a linear autoencoder with a code of
+    /// the same size learns from the training split. One row of a run with an autoencoder, at step 0.
+    PrincipalComponents,
 }
 
 /// A row of `steps.csv`.
@@ -213,8 +216,11 @@ pub struct StepRow {
     pub penalty: Option<f64>,
     /// The fraction of answers that are right: a class if its output is the largest, a number if it is closer than .04 to the
     /// answer. With an answer after every time step it is the mean over all of them, of `copying` over the last ten, the
-    /// symbols, alone. Empty in `train` rows.
+    /// symbols, alone. Empty in `train` rows, and of an autoencoder.
     pub accuracy: Option<f64>,
+    /// The mean over the examples of the squared distance |x - r|^2 between an input and its reconstruction; of an autoencoder,
+    /// and empty in `train` rows.
+    pub reconstruction_error: Option<f64>,
     /// The learning rate of the update; empty in evaluations and where nothing is updated.
     pub learning_rate: Option<f64>,
     /// Norm of all gradients as one vector, before clipping; empty at steps that the probe left out, but with
@@ -227,6 +233,56 @@ pub struct StepRow {
     pub clip_coefficient: Option<f64>,
     /// The fraction of the elements that clipping changed; empty without clipping.
     pub clipped_fraction: Option<f64>,
+}
+
+/// A row of `pretraining.csv`: one hidden layer after one pass of its pretraining over the training split.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PretrainingRow {
+    /// The run.
+    pub run_id: String,
+    /// The layer, from 0 at the input.
+    pub layer_index: usize,
+    /// The layer's path in the network: `hidden.3`.
+    pub layer: String,
+    /// The passes that the layer has had: 0 is before the first.
+    pub epoch: usize,
+    /// The mean over the pass of the cost of an autoencoder, while it was trained; empty in epoch 0, of restricted Boltzmann
+    /// machines, whose likelihood is not known, and if not finite.
+    pub loss: Option<f64>,
+    /// The mean over the test split of the squared distance |x - r|^2 between what the layer below hands on and its
+    /// reconstruction by this layer alone, without noise and drawing; empty if not finite.
+    pub reconstruction_error: Option<f64>,
+}
+
+/// What a run does with its network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPhase {
+    /// Hidden layers are trained one by one.
+    Pretraining,
+    /// The whole network is trained: after pretraining, its fine-tuning.
+    #[default]
+    Training,
+}
+
+/// A row of `phases.csv`: the time that a pass over the training split has taken, the device synchronised on both sides.
+/// Evaluations are left out. In it are the measurements of the probe, at the steps that are measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseRow {
+    /// The run.
+    pub run_id: String,
+    /// The phase.
+    pub phase: RunPhase,
+    /// The layer that is pretrained: `hidden.3`; empty in training.
+    pub layer: Option<String>,
+    /// The pass over the training split, from 0 for each layer and for training.
+    pub epoch: usize,
+    /// The updates of the network as a whole that have been made at its end.
+    pub step: usize,
+    /// The time of the pass in milliseconds; of training that is evaluated, else of all training.
+    pub elapsed_ms: f64,
+    /// The time of all passes up to its end, those of pretraining among them.
+    pub total_ms: f64,
 }
 
 /// The part of a run that a timing sample belongs to.
@@ -327,6 +383,18 @@ pub trait RowSink {
     ///
     /// If they cannot be written.
     fn steps(&mut self, rows: Vec<StepRow>) -> io::Result<()>;
+    /// Adds rows of `pretraining.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn pretraining(&mut self, rows: Vec<PretrainingRow>) -> io::Result<()>;
+    /// Adds rows of `phases.csv`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn phases(&mut self, rows: Vec<PhaseRow>) -> io::Result<()>;
     /// Adds rows of `throughput.csv`.
     ///
     /// # Errors
@@ -350,6 +418,10 @@ pub struct RunRows {
     pub links: Vec<LinkRow>,
     /// `steps.csv`
     pub steps: Vec<StepRow>,
+    /// `pretraining.csv`
+    pub pretraining: Vec<PretrainingRow>,
+    /// `phases.csv`
+    pub phases: Vec<PhaseRow>,
     /// `throughput.csv`
     pub throughput: Vec<ThroughputRow>,
 }
@@ -377,6 +449,14 @@ impl RowSink for RunRows {
     }
     fn steps(&mut self, rows: Vec<StepRow>) -> io::Result<()> {
         self.steps.extend(rows);
+        Ok(())
+    }
+    fn pretraining(&mut self, rows: Vec<PretrainingRow>) -> io::Result<()> {
+        self.pretraining.extend(rows);
+        Ok(())
+    }
+    fn phases(&mut self, rows: Vec<PhaseRow>) -> io::Result<()> {
+        self.phases.extend(rows);
         Ok(())
     }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {

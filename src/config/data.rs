@@ -115,6 +115,11 @@ impl DataSet {
         matches!(self, Self::Adding | Self::Copying | Self::TemporalOrder | Self::Parity)
     }
 
+    /// Whether its inputs are images.
+    pub fn is_image(self) -> bool {
+        self == Self::Digits
+    }
+
     /// Whether only a recurrent network can read it.
     pub fn is_sequential(self) -> bool {
         self.is_drawn() || self == Self::Text

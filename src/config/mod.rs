@@ -8,6 +8,7 @@ mod data;
 mod error;
 mod measurement;
 mod network;
+mod pretraining;
 mod recurrent;
 mod schema;
 mod source;
@@ -23,6 +24,7 @@ pub use network::{
     Activation, ActivationFunction, BiasInit, BlockOrder, BranchScale, MAX_DEPTH, MAX_WIDTH, NetworkConfig,
     NetworkKind, Norm, NormPlace, Shortcut, WeightInit,
 };
+pub use pretraining::{PretrainingConfig, PretrainingMethod, Reconstruction, Visible};
 pub use recurrent::{Cell, Implementation, OutputSteps, RecurrentInit};
 pub use schema::{ExperimentConfig, RunConfig, Sequence};
 pub use source::{Assignment, Factor, Level, Source};

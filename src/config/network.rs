@@ -16,12 +16,16 @@ pub struct NetworkConfig {
     /// Which family. Default: `plain`.
     #[serde(default)]
     pub kind: NetworkKind,
-    /// Hidden layers, 1 to 1000. Of a convolutional network all layers with weights, 6n + 2; of a recurrent network 1 to 16.
+    /// Hidden layers, 1 to 1000; an odd number in an autoencoder, whose code is the one in the middle. Of a convolutional network all layers with weights, 6n + 2; of a recurrent network 1 to 16.
     pub depth: usize,
     /// Units in each hidden layer, 1 to 65536; of a convolutional network the channels of its first third. A chain has
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
+    /// The units of each hidden layer of a plain network, in place of `width`; of an autoencoder those up to the code, which
+    /// the layers behind it mirror: `[1000, 500, 250, 30]` has the hidden layers 1000, 500, 250, 30, 250, 500, 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub widths: Option<Vec<usize>>,
     /// The activation function of the hidden layers; `tanh` in an LSTM and a GRU.
     pub activation: Activation,
     /// The slope of `leaky_relu` below 0 (default .01), or where the slope of `prelu` starts (default .25).
@@ -119,6 +123,9 @@ pub enum NetworkKind {
     Convolutional,
     /// Neurons in a row, one a layer (Nielsen, Neural Networks and Deep Learning, chapter 5).
     Chain,
+    /// A multilayer perceptron that puts out its input again, through a linear code layer in its middle and layers that
+    /// mirror those before it (Hinton and Salakhutdinov 2006).
+    Autoencoder,
     /// Layers of recurrent cells over a sequence, with equal weights at every time step.
     Recurrent,
 }
@@ -327,6 +334,7 @@ impl NetworkConfig {
             kind: NetworkKind::Plain,
             depth,
             width: Some(width),
+            widths: None,
             activation,
             slope: None,
             pieces: None,
@@ -362,11 +370,30 @@ impl NetworkConfig {
         self.width.unwrap_or(1)
     }
 
+    /// Units in each hidden layer, the one nearest to the input first.
+    pub fn layer_widths(&self) -> Vec<usize> {
+        let Some(widths) = &self.widths else {
+            return vec![self.width(); self.depth];
+        };
+        let mirrored = widths.iter().rev().skip(1).filter(|_| self.kind == NetworkKind::Autoencoder);
+        widths.iter().chain(mirrored).copied().collect()
+    }
+
+    /// The number of an autoencoder's code layer among the hidden layers; none of other networks.
+    pub fn code_layer(&self) -> Option<usize> {
+        (self.kind == NetworkKind::Autoencoder).then_some(self.depth / 2)
+    }
+
+    /// The hidden layers that pretraining trains one by one: all, or those of an autoencoder up to its code.
+    pub fn pretrained_layers(&self) -> usize {
+        self.code_layer().map_or(self.depth, |code| code + 1)
+    }
+
     /// Numbers that the last hidden layer hands on: the channels of the last stage of a convolutional network.
     pub fn last_width(&self) -> usize {
         match self.kind {
             NetworkKind::Convolutional => 4 * self.width(),
-            _ => self.width(),
+            _ => self.layer_widths().last().copied().unwrap_or(1),
         }
     }
 
@@ -439,7 +466,7 @@ impl NetworkConfig {
         match self.kind {
             NetworkKind::Residual => true,
             NetworkKind::Convolutional => self.shortcut.unwrap_or_default() == Shortcut::Identity,
-            NetworkKind::Plain | NetworkKind::Chain | NetworkKind::Recurrent => false,
+            NetworkKind::Plain | NetworkKind::Chain | NetworkKind::Autoencoder | NetworkKind::Recurrent => false,
         }
     }
 
@@ -468,6 +495,9 @@ impl NetworkConfig {
                 "set 8, 14, 20, 32, 56 or 110, for example",
             ));
         }
+        if let Some(violation) = self.widths_violation() {
+            return Some(violation);
+        }
         match self.width {
             Some(_) if self.kind == NetworkKind::Chain => {
                 return Some(violation(
@@ -476,7 +506,7 @@ impl NetworkConfig {
                     "remove it, or set `network.kind = \"plain\"`",
                 ));
             }
-            None if self.kind != NetworkKind::Chain => {
+            None if self.kind != NetworkKind::Chain && self.widths.is_none() => {
                 return Some(violation(
                     "network.width",
                     "must say how many units a hidden layer has",
@@ -509,10 +539,56 @@ impl NetworkConfig {
         None
     }
 
+    fn widths_violation(&self) -> Option<Violation> {
+        let is_autoencoder = self.kind == NetworkKind::Autoencoder;
+        if is_autoencoder && self.depth.is_multiple_of(2) {
+            return Some(violation(
+                "network.depth",
+                "of an autoencoder must be odd: the layer in the middle is the code",
+                "add one layer: set `network.depth = 7`, for example",
+            ));
+        }
+        let Some(widths) = &self.widths else {
+            return None;
+        };
+        if !is_autoencoder && self.kind != NetworkKind::Plain {
+            return Some(only_with("network.widths", "network.kind", &["plain", "autoencoder"]));
+        }
+        if self.width.is_some() {
+            return Some(violation(
+                "network.widths",
+                "stands beside `network.width`, and only one of them can say how many units a layer has",
+                "remove one of the two",
+            ));
+        }
+        let (count, which) = if is_autoencoder { (self.depth / 2 + 1, " up to the code") } else { (self.depth, "") };
+        if widths.len() != count {
+            let depth = if is_autoencoder { (2 * widths.len()).saturating_sub(1) } else { widths.len() };
+            let other = if depth == 0 { String::new() } else { format!(", or set `network.depth = {depth}`") };
+            return Some(Violation {
+                key: "network.widths",
+                problem: format!("must list {count} numbers, one a hidden layer{which}"),
+                mend: format!("list {count} numbers{other}"),
+            });
+        }
+        widths.iter().any(|width| !(1..=MAX_WIDTH).contains(width)).then(|| {
+            violation(
+                "network.widths",
+                "must list numbers of units from 1 to 65536",
+                "set `network.widths = [64, 32]`, for example",
+            )
+        })
+    }
+
     /// Weights up to the last hidden layer, of a convolutional network not more than this.
     fn hidden_weights(&self, features: usize) -> usize {
         let width = self.width();
         let pieces = self.pieces.unwrap_or(1);
+        if self.widths.is_some() {
+            let sizes: Vec<usize> = std::iter::once(features).chain(self.layer_widths()).collect();
+            let weights = sizes.windows(2).map(|pair| pair[0].saturating_mul(pair[1]).saturating_mul(pieces));
+            return weights.fold(0, usize::saturating_add);
+        }
         let layer = match self.kind {
             NetworkKind::Convolutional => width.saturating_mul(width).saturating_mul(9 * 16),
             // Those from the hidden state to itself, and those from the layer below; the first layer sees one time step.
@@ -563,6 +639,13 @@ impl NetworkConfig {
             _ => {}
         }
         if self.activation == Activation::Maxout {
+            if self.kind == NetworkKind::Autoencoder {
+                return Some(violation(
+                    "network.activation",
+                    "must not be maxout in an autoencoder, whose code layer is linear and has one piece",
+                    "set `network.activation = \"sigmoid\"`, for example",
+                ));
+            }
             if self.kind == NetworkKind::Chain {
                 return Some(violation(
                     "network.activation",
@@ -689,7 +772,7 @@ impl NetworkConfig {
                 "remove it, or set `network.kind = \"plain\"`",
             ));
         }
-        if self.norm == Norm::Layer && self.width() == 1 && self.kind != NetworkKind::Convolutional {
+        if self.norm == Norm::Layer && self.layer_widths().contains(&1) && self.kind != NetworkKind::Convolutional {
             return Some(violation(
                 "network.norm",
                 "makes 0 of every layer of one unit",

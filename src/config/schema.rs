@@ -145,6 +145,7 @@ impl RunConfig {
             .or_else(|| self.loss_violation())
             .or_else(|| self.epoch_violation())
             .or_else(|| self.batch_violation())
+            .or_else(|| self.pretraining_violation())
             .or_else(|| self.probe.violation())
             .or_else(|| self.throughput.violation())
     }
@@ -155,6 +156,9 @@ impl RunConfig {
     }
 
     fn loss_violation(&self) -> Option<Violation> {
+        if self.network.kind == NetworkKind::Autoencoder {
+            return self.autoencoder_violation();
+        }
         let is_probe = self.training.loss == Loss::LinearProbe;
         let is_squared = self.training.loss == Loss::SquaredError;
         if is_squared != (self.data.set == DataSet::Adding) && !is_probe && self.data.has_answers() {
@@ -186,6 +190,32 @@ impl RunConfig {
                 "set `training.steps = 0`, without `training.epochs`, to measure at initialization, or another loss",
             )
         })
+    }
+
+    /// The answers of an autoencoder are its inputs.
+    fn autoencoder_violation(&self) -> Option<Violation> {
+        if !self.data.set.is_image() {
+            return Some(violation(
+                "data.set",
+                "must hold images for an autoencoder, which puts them out again",
+                "set `data.set = \"digits\"`",
+            ));
+        }
+        let mend = "set `training.loss = \"squared_error\"`, whose outputs are linear";
+        match self.training.loss {
+            Loss::SquaredError => None,
+            Loss::Quadratic | Loss::SigmoidCrossEntropy if self.has_unit_inputs() => None,
+            Loss::Quadratic | Loss::SigmoidCrossEntropy => Some(violation(
+                "training.loss",
+                "has outputs between 0 and 1, and the inputs that an autoencoder puts out lie elsewhere",
+                mend,
+            )),
+            _ => Some(violation(
+                "training.loss",
+                "must be \"sigmoid_cross_entropy\", \"quadratic\" or \"squared_error\" for an autoencoder",
+                "set `training.loss = \"sigmoid_cross_entropy\"`",
+            )),
+        }
     }
 
     /// The examples of an epoch of a task are on the device at one time.

@@ -6,6 +6,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::network::positive;
+use super::pretraining::PretrainingConfig;
 use super::schema::{Violation, only_with, violation};
 
 /// How the network is trained (`[training]`).
@@ -66,6 +67,9 @@ pub struct TrainingConfig {
     /// Updates. Either this or `epochs`; 0 measures the network at initialization and trains nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
+    /// How the hidden layers are pretrained one by one, before the network is trained as a whole. Default: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretraining: Option<PretrainingConfig>,
 }
 
 /// The costs. Each is a mean over the examples of a batch.
@@ -203,6 +207,7 @@ impl TrainingConfig {
             batch_size: None,
             epochs,
             steps,
+            pretraining: None,
         }
     }
 

@@ -23,6 +23,8 @@ enum DeviceTargets {
     /// Classes `[examples, answers]`, in the order of time. One-hot they would take as many times the memory as there are
     /// classes, and a batch needs few of them at a time.
     Codes { codes: Tensor<2, Int>, classes: usize },
+    /// The inputs themselves.
+    Inputs,
 }
 
 /// What a network is to answer.
@@ -35,6 +37,8 @@ pub enum Targets {
         /// How many answers to an example, from its end, accuracy looks at.
         judged: usize,
     },
+    /// The inputs themselves, which an autoencoder puts out again.
+    Inputs,
     /// The same vector for every example: the direction in which a linear probe looks.
     Direction(Vec<f32>),
 }
@@ -44,7 +48,8 @@ pub enum Targets {
 pub struct Batch {
     /// `[batch, features]`
     pub inputs: Tensor<2>,
-    /// One-hot classes, `[batch, classes]`; numbers, `[batch, 1]`; or what a linear probe looks at, `[batch, units]`. With
+    /// One-hot classes, `[batch, classes]`; numbers, `[batch, 1]`; the inputs themselves, `[batch, features]`; or what a linear
+    /// probe looks at, `[batch, units]`. With
     /// an answer after every time step `[steps x batch, classes]`: all examples of the first time step, then all of the
     /// second, which is the order in which a recurrent network has its outputs.
     pub targets: Tensor<2>,
@@ -56,6 +61,7 @@ impl DeviceSplit {
         let examples = split.len();
         let matrix = |values, columns| Tensor::from_data(TensorData::new(values, [examples, columns]), device);
         let (targets, judged) = match (targets, &split.answers) {
+            (Targets::Inputs, _) => (DeviceTargets::Inputs, 1),
             (Targets::Direction(direction), _) => (DeviceTargets::Rows(direction_rows(direction, examples, device)), 1),
             (Targets::Answers { .. }, Answers::None(_)) => (DeviceTargets::Rows(matrix(Vec::new(), 0)), 1),
             (Targets::Answers { .. }, Answers::Numbers(numbers)) => {
@@ -71,6 +77,16 @@ impl DeviceSplit {
             }
         };
         Self { inputs: matrix(split.inputs.clone(), features), targets, judged, piece: usize::MAX }
+    }
+
+    /// Examples that are on the device already and have no answers but themselves: `[examples, features]`.
+    pub fn unlabelled(inputs: Tensor<2>) -> Self {
+        Self { inputs, targets: DeviceTargets::Inputs, judged: 1, piece: usize::MAX }
+    }
+
+    /// Whether the answers are the inputs.
+    pub fn is_unlabelled(&self) -> bool {
+        matches!(self.targets, DeviceTargets::Inputs)
     }
 
     /// Lets [`DeviceSplit::pieces`] have at most so many examples.
@@ -99,19 +115,20 @@ impl DeviceSplit {
         let targets = match &self.targets {
             DeviceTargets::Rows(rows) => rows.clone(),
             DeviceTargets::Codes { codes, classes } => one_hot_in_time_order(codes.clone(), *classes),
+            DeviceTargets::Inputs => self.inputs.clone(),
         };
         Batch { inputs: self.inputs.clone(), targets }
     }
 
     /// Some of the examples.
     pub fn slice(&self, examples: Range<usize>) -> Batch {
+        let inputs = self.inputs.clone().slice([examples.clone()]);
         let targets = match &self.targets {
-            DeviceTargets::Rows(rows) => rows.clone().slice([examples.clone()]),
-            DeviceTargets::Codes { codes, classes } => {
-                one_hot_in_time_order(codes.clone().slice([examples.clone()]), *classes)
-            }
+            DeviceTargets::Rows(rows) => rows.clone().slice([examples]),
+            DeviceTargets::Codes { codes, classes } => one_hot_in_time_order(codes.clone().slice([examples]), *classes),
+            DeviceTargets::Inputs => inputs.clone(),
         };
-        Batch { inputs: self.inputs.clone().slice([examples]), targets }
+        Batch { inputs, targets }
     }
 
     /// All examples, in as many batches as it takes.
@@ -130,6 +147,7 @@ impl DeviceSplit {
             DeviceTargets::Codes { codes, classes } => {
                 DeviceTargets::Codes { codes: codes.clone().select(0, order.clone()), classes: *classes }
             }
+            DeviceTargets::Inputs => DeviceTargets::Inputs,
         };
         Self { inputs: self.inputs.clone().select(0, order), targets, ..*self }
     }

@@ -3,6 +3,7 @@
 mod batches;
 mod device_split;
 mod digits;
+pub mod principal_components;
 mod split;
 mod synthetic;
 mod tasks;

@@ -38,8 +38,11 @@ pub trait Layer<const D: usize> {
         a
     }
 
-    /// Normalization and activation function, or the other way round.
+    /// Normalization and activation function, or the other way round; neither in a linear layer.
     fn shape(&self, z: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        if self.shaping().is_linear {
+            return z;
+        }
         match self.shaping().norm_place {
             NormPlace::BeforeActivation => {
                 let z = self.normalize(z, pass);
@@ -60,11 +63,13 @@ pub struct Shaping {
     pub function: ActivationFunction,
     /// Where normalization stands.
     pub norm_place: NormPlace,
+    /// Whether the layer has neither.
+    pub is_linear: bool,
 }
 
 impl Shaping {
     pub(super) fn new(config: &NetworkConfig) -> Self {
-        Self { function: config.function(), norm_place: config.norm_place() }
+        Self { function: config.function(), norm_place: config.norm_place(), is_linear: false }
     }
 }
 
@@ -88,7 +93,7 @@ pub(super) enum Shaped {
     Output,
     /// Its input, in pre-activation blocks.
     Input,
-    /// Nothing: the next layer does it. Parameters that no pass reaches would get no gradient, and a normalization that no
+    /// Nothing: the layer is linear, or the next one does it. Parameters that no pass reaches would get no gradient, and a normalization that no
     /// pass reaches would take the statistics of the next one.
     Nothing,
 }
@@ -137,7 +142,7 @@ struct Drawn {
 impl Drawn {
     /// Draws a layer whose units see so many pixels of each input.
     fn new(config: &NetworkConfig, size: Size, pixels: usize, seed: u64, path: &str, device: &Device) -> Self {
-        let shaping = Shaping::new(config);
+        let shaping = Shaping { is_linear: size.shaped == Shaped::Nothing, ..Shaping::new(config) };
         let function = shaping.function;
         let units = size.units(function);
         let fan = Fan { inputs: size.inputs * pixels, units, pieces: function.pieces, hidden: Some(size.index) };
@@ -179,6 +184,24 @@ impl DenseLayer {
             slope: drawn.slope,
             shaping: drawn.shaping,
         }
+    }
+}
+
+impl DenseLayer {
+    /// What the layer hands on.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[batch, inputs]`
+    /// - returns: `[batch, units]`
+    pub fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        let z = self.affine(x);
+        self.shape(z, pass)
+    }
+
+    /// Whether the layer has neither normalization nor activation function.
+    pub fn is_linear(&self) -> bool {
+        self.shaping.is_linear
     }
 }
 

@@ -59,7 +59,9 @@ impl Network {
     /// Draws a network from a seed. The numbers are drawn on the host: they are the same on every device.
     pub fn init(config: &NetworkConfig, interface: Interface, seed: u64, device: &Device) -> Self {
         match config.kind {
-            NetworkKind::Plain | NetworkKind::Chain => Self::Plain(Plain::init(config, interface, seed, device)),
+            NetworkKind::Plain | NetworkKind::Chain | NetworkKind::Autoencoder => {
+                Self::Plain(Plain::init(config, interface, seed, device))
+            }
             NetworkKind::Residual => Self::Residual(Residual::init(config, interface, seed, device)),
             NetworkKind::Convolutional => Self::Convolutional(Convolutional::init(config, interface, seed, device)),
             NetworkKind::Recurrent => Self::Recurrent(Recurrent::init(config, interface, seed, device)),

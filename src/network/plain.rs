@@ -1,4 +1,5 @@
-//! Plain multilayer perceptrons, and chains of single neurons, which are perceptrons of width 1.
+//! Plain multilayer perceptrons; chains of single neurons, which are perceptrons of width 1; and deep autoencoders, which
+//! are perceptrons with a linear layer in their middle and as many outputs as inputs.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -10,7 +11,7 @@ use super::{Dense, DenseLayer, Interface, block};
 use crate::config::{BiasInit, NetworkConfig};
 use crate::theory::chain;
 
-/// `depth` hidden layers of equal width, each `activation(x W + b)`, and a linear output layer.
+/// `depth` hidden layers, each `activation(x W + b)` but for the linear code layer of an autoencoder, and a linear output layer.
 #[derive(Module, Debug)]
 pub struct Plain {
     /// The hidden layers, the one nearest to the input first.
@@ -21,17 +22,15 @@ pub struct Plain {
 
 impl Plain {
     pub(super) fn init(config: &NetworkConfig, interface: Interface, seed: u64, device: &Device) -> Self {
-        let width = config.width();
-        let hidden = |index: usize| {
-            let inputs = if index == 0 { interface.features } else { width };
-            let size = Size { inputs, outputs: width, index, shaped: Shaped::Output };
+        let mut inputs = interface.features;
+        let layer = |(index, outputs): (usize, usize)| {
+            let shaped = if config.code_layer() == Some(index) { Shaped::Nothing } else { Shaped::Output };
+            let size = Size { inputs: std::mem::replace(&mut inputs, outputs), outputs, index, shaped };
             DenseLayer::init(config, size, seed, &block::path(index), device)
         };
-        let outputs = interface.outputs;
-        Self {
-            hidden: (0..config.depth).map(hidden).collect(),
-            output: outputs.map(|outputs| Dense::init(config, width, outputs, seed, "output", device)),
-        }
+        let hidden = config.layer_widths().into_iter().enumerate().map(layer).collect();
+        let output = |outputs| Dense::init(config, inputs, outputs, seed, "output", device);
+        Self { hidden, output: interface.outputs.map(output) }
     }
 
     /// Sets the biases of a chain so that every pre-activation is 0 for this input, if the config asks for it.

@@ -27,12 +27,22 @@ pub struct Probe {
 struct PendingLoss {
     row: StepRow,
     measurement: LossMeasurement,
+    judgement: Judgement,
+}
+
+/// What the second number of an evaluation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// The fraction of right answers.
+    Accuracy,
+    /// The mean squared distance between inputs and their reconstructions.
+    ReconstructionError,
 }
 
 /// The loss of a step and what belongs to the step as a whole.
 #[derive(Debug)]
 pub struct LossMeasurement {
-    /// The loss `[1]`, or the loss and the accuracy `[2]`.
+    /// The loss `[1]`, or the loss and what judges it `[2]`.
     pub loss: Reading,
     /// The penalties `[1]`.
     pub penalty: Option<Reading>,
@@ -111,14 +121,21 @@ impl Probe {
     /// Keeps the loss of a step's mini-batch.
     pub fn keep_loss(&mut self, step: usize, epoch: usize, learning_rate: Option<f64>, loss: LossMeasurement) {
         let row = self.step_row(step, epoch, StepPhase::Train, learning_rate);
-        self.losses.push(PendingLoss { row, measurement: loss });
+        self.losses.push(PendingLoss { row, measurement: loss, judgement: Judgement::Accuracy });
     }
 
-    /// Keeps the loss and the accuracy `[2]` of a whole split.
-    pub fn keep_evaluation(&mut self, step: usize, epoch: usize, phase: StepPhase, result: Tensor<1>) {
+    /// Keeps the loss of a whole split and what judges it, `[2]`.
+    pub fn keep_evaluation(
+        &mut self,
+        step: usize,
+        epoch: usize,
+        phase: StepPhase,
+        result: Tensor<1>,
+        judgement: Judgement,
+    ) {
         let row = self.step_row(step, epoch, phase, None);
         let measurement = LossMeasurement { loss: Reading::Device(result), penalty: None, clip: None };
-        self.losses.push(PendingLoss { row, measurement });
+        self.losses.push(PendingLoss { row, measurement, judgement });
     }
 
     fn step_row(&self, step: usize, epoch: usize, phase: StepPhase, learning_rate: Option<f64>) -> StepRow {
@@ -130,6 +147,7 @@ impl Probe {
             loss: None,
             penalty: None,
             accuracy: None,
+            reconstruction_error: None,
             learning_rate,
             grad_l2_before_clip: None,
             grad_l2_after_clip: None,
@@ -148,11 +166,11 @@ impl Probe {
         let steps = std::mem::take(&mut self.steps);
         let mut readings = Vec::new();
         let mut loss_headers = Vec::new();
-        for PendingLoss { row, measurement } in losses {
+        for PendingLoss { row, measurement, judgement } in losses {
             readings.push(measurement.loss);
             let has_penalty = measurement.penalty.is_some();
             readings.extend(measurement.penalty);
-            loss_headers.push((row, has_penalty, measurement.clip.map(|clip| clip.take(&mut readings))));
+            loss_headers.push((row, judgement, has_penalty, measurement.clip.map(|clip| clip.take(&mut readings))));
         }
         let mut headers = Vec::new();
         for step in steps {
@@ -161,11 +179,15 @@ impl Probe {
         let mut values = fetch(readings)?.into_iter();
         let mut rows = Rows::default();
         let mut nonfinite = Vec::new();
-        for (mut row, has_penalty, clip) in loss_headers {
+        for (mut row, judgement, has_penalty, clip) in loss_headers {
             let read = values.next().unwrap_or_default();
             row.loss = finite(read.first());
             // Which output of a network without finite outputs is the largest says nothing.
-            row.accuracy = row.loss.and(read.get(1).copied());
+            let judged = row.loss.and(read.get(1).copied());
+            match judgement {
+                Judgement::Accuracy => row.accuracy = judged,
+                Judgement::ReconstructionError => row.reconstruction_error = finite(judged.as_ref()),
+            }
             if has_penalty {
                 row.penalty = finite(values.next().unwrap_or_default().first());
             }

@@ -12,6 +12,6 @@ pub mod recurrence;
 pub mod schedule;
 pub mod update;
 
-pub use buffer::{LossMeasurement, PendingStep, Probe, ReadError, Rows, fetch};
+pub use buffer::{Judgement, LossMeasurement, PendingStep, Probe, ReadError, Rows, fetch};
 pub use gradient::Path;
 pub use schedule::Schedule;

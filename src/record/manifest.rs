@@ -39,7 +39,7 @@ pub struct Manifest {
 }
 
 /// The rows of each table of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCounts {
     /// In `gradients.csv`.
     pub gradients: usize,
@@ -53,6 +53,10 @@ pub struct RowCounts {
     pub links: usize,
     /// In `steps.csv`.
     pub steps: usize,
+    /// In `pretraining.csv`.
+    pub pretraining: usize,
+    /// In `phases.csv`.
+    pub phases: usize,
     /// In `throughput.csv`.
     pub throughput: usize,
 }

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use super::manifest::{Manifest, ManifestVersion, RowCounts};
 use crate::schema::{
-    ActivationRow, GateRow, GradientRow, LinkRow, RowSink, RunRows, SCHEMA_VERSION, StepRow, ThroughputRow, UnitRow,
+    ActivationRow, GateRow, GradientRow, LinkRow, PhaseRow, PretrainingRow, RowSink, RunRows, SCHEMA_VERSION, StepRow,
+    ThroughputRow, UnitRow,
 };
 
 const MANIFEST: &str = "manifest.json";
@@ -97,6 +98,8 @@ impl ExperimentStore {
             gates: Table::new(&temporary, "gates.csv"),
             links: Table::new(&temporary, "chain.csv"),
             steps: Table::new(&temporary, "steps.csv"),
+            pretraining: Table::new(&temporary, "pretraining.csv"),
+            phases: Table::new(&temporary, "phases.csv"),
             throughput: Table::new(&temporary, "throughput.csv"),
             temporary,
         })
@@ -115,6 +118,8 @@ pub struct PendingRun {
     gates: Table,
     links: Table,
     steps: Table,
+    pretraining: Table,
+    phases: Table,
     throughput: Table,
 }
 
@@ -125,8 +130,8 @@ impl PendingRun {
     ///
     /// If something cannot be written; then nothing stands under the final name that did not stand there before.
     pub fn commit(mut self, manifest: &Manifest) -> Result<(), StoreError> {
-        let Self { gradients, activations, units, gates, links, steps, throughput, .. } = &mut self;
-        for table in [gradients, activations, units, gates, links, steps, throughput] {
+        let Self { gradients, activations, units, gates, links, steps, pretraining, phases, throughput, .. } = &mut self;
+        for table in [gradients, activations, units, gates, links, steps, pretraining, phases, throughput] {
             table.close().map_err(StoreError::write(&table.path))?;
         }
         let path = self.temporary.join(MANIFEST);
@@ -160,6 +165,8 @@ impl PendingRun {
             gates: self.gates.rows,
             links: self.links.rows,
             steps: self.steps.rows,
+            pretraining: self.pretraining.rows,
+            phases: self.phases.rows,
             throughput: self.throughput.rows,
         }
     }
@@ -197,6 +204,12 @@ impl RowSink for PendingRun {
     }
     fn steps(&mut self, rows: Vec<StepRow>) -> io::Result<()> {
         self.steps.write(&rows)
+    }
+    fn pretraining(&mut self, rows: Vec<PretrainingRow>) -> io::Result<()> {
+        self.pretraining.write(&rows)
+    }
+    fn phases(&mut self, rows: Vec<PhaseRow>) -> io::Result<()> {
+        self.phases.write(&rows)
     }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {
         self.throughput.write(&rows)
@@ -264,6 +277,8 @@ fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
         gates: read_table(&run.join("gates.csv"))?,
         links: read_table(&run.join("chain.csv"))?,
         steps: read_table(&run.join("steps.csv"))?,
+        pretraining: read_table(&run.join("pretraining.csv"))?,
+        phases: read_table(&run.join("phases.csv"))?,
         throughput: read_table(&run.join("throughput.csv"))?,
     };
     check_counts(run, &manifest, &rows)?;
@@ -280,6 +295,8 @@ fn check_counts(run: &Path, manifest: &Manifest, rows: &RunRows) -> Result<(), S
         ("gates.csv", written.gates, rows.gates.len()),
         ("chain.csv", written.links, rows.links.len()),
         ("steps.csv", written.steps, rows.steps.len()),
+        ("pretraining.csv", written.pretraining, rows.pretraining.len()),
+        ("phases.csv", written.phases, rows.phases.len()),
         ("throughput.csv", written.throughput, rows.throughput.len()),
     ] {
         if written != found {

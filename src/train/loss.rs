@@ -27,7 +27,8 @@ pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1
     }
 }
 
-/// The mean cost and the fraction of right answers, over a whole split, without a graph.
+/// The mean cost and the fraction of right answers, over a whole split, without a graph; of an autoencoder, in place of the
+/// latter, the mean over the examples of the squared distance |x - r|^2 between an input and its reconstruction.
 ///
 /// A class is right if its output is the largest, a number if it is closer than .04 to the answer (Hochreiter and Schmidhuber
 /// 1997, section 5.4). Of `copying` only the answers that are symbols count: the blanks before them need no memory.
@@ -36,7 +37,7 @@ pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1
 ///
 /// # Shapes
 ///
-/// - returns: `[2]`, cost and accuracy
+/// - returns: `[2]`, cost and accuracy or squared distance
 pub fn evaluate(network: &Network, split: &DeviceSplit, loss: Loss) -> Tensor<1> {
     let network = network.valid();
     let examples = split.len() as f64;
@@ -44,7 +45,13 @@ pub fn evaluate(network: &Network, split: &DeviceSplit, loss: Loss) -> Tensor<1>
         let share = batch.inputs.dims()[0] as f64 / examples;
         let judged_rows = split.judged_answers() * batch.inputs.dims()[0];
         let outputs = network.forward(batch.inputs, &mut Pass::evaluation());
-        judge(loss, outputs, batch.targets, judged_rows) * share
+        let result = if split.is_unlabelled() {
+            let distance = squared_distance(batch.targets.clone(), reconstructions(loss, outputs.clone()));
+            Tensor::cat(vec![mean_loss(loss, outputs, batch.targets), distance], 0)
+        } else {
+            judge(loss, outputs, batch.targets, judged_rows)
+        };
+        result * share
     };
     split.pieces().map(judge_piece).fold(Tensor::zeros([2], &split.inputs.device()), Tensor::add)
 }
@@ -57,6 +64,20 @@ fn judge(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, judged_rows: usize)
     let cost = mean_loss(loss, outputs.clone(), targets.clone());
     let accuracy = accuracy(loss, outputs.slice([judged.clone()]), targets.slice([judged]));
     Tensor::cat(vec![cost, accuracy], 0)
+}
+
+/// What an autoencoder puts out, from what comes before a sigmoid if the cost has one.
+pub(super) fn reconstructions(loss: Loss, outputs: Tensor<2>) -> Tensor<2> {
+    match loss {
+        Loss::SigmoidCrossEntropy | Loss::Quadratic => activation::sigmoid(outputs),
+        _ => outputs,
+    }
+}
+
+/// The mean over the examples of |x - r|^2, `[1]`, of inputs x and reconstructions r `[examples, features]`.
+pub fn squared_distance(inputs: Tensor<2>, reconstructions: Tensor<2>) -> Tensor<1> {
+    let examples = inputs.dims()[0] as f64;
+    (inputs - reconstructions).square().sum() / examples
 }
 
 /// How close to its answer a number must be.

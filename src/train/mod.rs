@@ -5,6 +5,7 @@ mod clip;
 mod clock;
 mod loss;
 mod optimizer;
+mod pretrain;
 mod regularize;
 mod step;
 mod throughput;
@@ -15,16 +16,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 
-pub use clock::Clock;
+pub use clock::{Clock, Stopwatch};
 pub use loss::{evaluate, mean_loss};
 pub use step::make_step;
 pub use workload::Workload;
 
-use crate::config::{NetworkKind, TrainingLength};
-use crate::data::Dataset;
+use crate::config::{NetworkKind, RunConfig};
+use crate::data::{Dataset, DeviceSplit, principal_components};
+use crate::network::Network;
 use crate::plan::RunSpec;
-use crate::probe::{Probe, ReadError, Rows, Schedule};
-use crate::schema::{RowSink, RunStatus, StepPhase};
+use crate::probe::{Judgement, Probe, ReadError, Rows, Schedule};
+use crate::schema::{PhaseRow, RowSink, RunPhase, RunStatus, StepPhase, StepRow};
 
 /// Steps between two readings of the device. A divergence is noticed at the next reading.
 const STEPS_PER_READING: usize = 64;
@@ -66,30 +68,35 @@ pub fn run(
     let workload = Workload::new(&spec.config, spec.seed, dataset, device);
     sink.throughput(throughput::measure(&spec.run_id, &workload, control.stop)?)?;
 
+    sink.steps(baseline(spec, dataset).into_iter().collect())?;
+
     let config = &spec.config;
+    let mut stopwatch = Stopwatch::new(device);
+    let mut network = pretrain::pretrain(spec, &workload, workload.network(), &mut stopwatch, sink, control)?;
+    let pretraining_steps = pretrain::step_count(&workload);
     let mut probe = Probe::new(&spec.run_id, &config.probe, config.network.function());
-    let mut network = workload.network();
     let mut optimizer = workload.optimizer();
     let mut batches = workload.batches();
     let steps_per_epoch = batches.steps_per_epoch();
-    let steps = match config.training.length() {
-        TrainingLength::Epochs(epochs) => epochs * steps_per_epoch,
-        TrainingLength::Steps(steps) => steps,
-    };
+    let steps = workload.step_count();
     let schedule = Schedule::new(&config.probe, steps);
 
+    stopwatch.start()?;
     for step in 0..steps {
         let epoch = step / steps_per_epoch;
         if step.is_multiple_of(steps_per_epoch) && config.is_evaluated() {
-            let result = evaluate(&network, workload.test_split(), config.training.loss);
-            probe.keep_evaluation(step, epoch, StepPhase::TestSplit, result);
+            if step > 0 {
+                sink.phases(vec![end_of_epoch(spec, epoch - 1, step, &mut stopwatch)?])?;
+            }
+            keep_evaluation(&mut probe, (step, epoch), StepPhase::TestSplit, &network, workload.test_split(), config);
+            stopwatch.start()?;
         }
         let measured = schedule.measures(step).then_some((&mut probe, step));
         // Forward, backward, probe, clip, step: nothing in it waits for the device.
         let loss;
         (network, loss) = make_step(network, batches.next_batch(), &config.training, Some(&mut optimizer), measured);
         probe.keep_loss(step, epoch, config.training.learning_rate, loss);
-        (control.progress)(step + 1, steps);
+        (control.progress)(pretraining_steps + step + 1, pretraining_steps + steps);
         if control.stop.load(Ordering::Relaxed) {
             return Err(TrainError::Interrupted);
         }
@@ -100,7 +107,9 @@ pub fn run(
         }
     }
     if steps == 0 {
-        measure_at_initialization(&workload, &mut probe);
+        measure_at_initialization(&workload, network.clone(), &mut probe);
+    } else {
+        sink.phases(vec![end_of_epoch(spec, (steps - 1) / steps_per_epoch, steps, &mut stopwatch)?])?;
     }
     if config.network.kind == NetworkKind::Chain {
         sink.links(chain::measure(&spec.run_id, &workload)?)?;
@@ -108,8 +117,7 @@ pub fn run(
     let epoch = steps / steps_per_epoch;
     let splits = [(StepPhase::TrainSplit, workload.train_split()), (StepPhase::TestSplit, workload.test_split())];
     for (phase, split) in splits.into_iter().filter(|_| config.is_evaluated()) {
-        let result = evaluate(&network, split, config.training.loss);
-        probe.keep_evaluation(steps, epoch, phase, result);
+        keep_evaluation(&mut probe, (steps, epoch), phase, &network, split, config);
     }
     Ok(match record(probe.read()?, sink)? {
         Some(diverged_at_step) => RunStatus::Diverged { diverged_at_step },
@@ -117,11 +125,50 @@ pub fn run(
     })
 }
 
+/// Evaluates a split and keeps what comes out.
+fn keep_evaluation(
+    probe: &mut Probe,
+    (step, epoch): (usize, usize),
+    phase: StepPhase,
+    network: &Network,
+    split: &DeviceSplit,
+    config: &RunConfig,
+) {
+    let judgement = if split.is_unlabelled() { Judgement::ReconstructionError } else { Judgement::Accuracy };
+    probe.keep_evaluation(step, epoch, phase, evaluate(network, split, config.training.loss), judgement);
+}
+
+/// Ends an epoch of the training, after which so many updates have been made.
+fn end_of_epoch(
+    spec: &RunSpec,
+    epoch: usize,
+    step: usize,
+    stopwatch: &mut Stopwatch,
+) -> Result<PhaseRow, ReadError> {
+    let elapsed_ms = stopwatch.stop_ms()?;
+    let total_ms = stopwatch.total_ms();
+    let run_id = spec.run_id.clone();
+    Ok(PhaseRow { run_id, phase: RunPhase::Training, layer: None, epoch, step, elapsed_ms, total_ms })
+}
+
+/// What an autoencoder is held against: the same test split by as many principal components as its code has units.
+fn baseline(spec: &RunSpec, dataset: &Dataset) -> Option<StepRow> {
+    let code = spec.config.network.code_layer()?;
+    let components = spec.config.network.layer_widths()[code];
+    let error = principal_components::reconstruction_error(&dataset.train, &dataset.test, dataset.features, components);
+    Some(StepRow {
+        run_id: spec.run_id.clone(),
+        phase: StepPhase::PrincipalComponents,
+        reconstruction_error: Some(error),
+        ..StepRow::default()
+    })
+}
+
 /// `training.steps = 0`: a forward and a backward pass, and no update.
-fn measure_at_initialization(workload: &Workload, probe: &mut Probe) {
+fn measure_at_initialization(workload: &Workload, network: Network, probe: &mut Probe) {
     let measured = (probe.wants_parameters() || probe.wants_layers()).then_some((&mut *probe, 0));
     let batch = workload.batches().next_batch();
-    let (_, loss) = make_step(workload.network(), batch, &workload.config().training, None, measured);
+    let (_, loss) = make_step(network, batch, &workload.config().training, None, measured);
     probe.keep_loss(0, 0, None, loss);
 }
 

@@ -9,7 +9,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use super::optimizer::optimizer;
 use super::{Clock, STEPS_PER_READING, TrainError, make_step};
-use crate::config::{Loss, NetworkKind, ProbeConfig, RunConfig};
+use crate::config::{Loss, NetworkKind, ProbeConfig, RunConfig, TrainingLength};
 use crate::data::{Batches, Dataset, DeviceSplit, Targets};
 use crate::network::{Interface, Network};
 use crate::probe::Probe;
@@ -34,16 +34,19 @@ impl Workload {
     pub fn new(config: &RunConfig, seed: u64, dataset: &Dataset, device: &Device) -> Self {
         let tracked = device.clone().autodiff();
         let is_probed = config.training.loss == Loss::LinearProbe;
+        let is_autoencoder = config.network.kind == NetworkKind::Autoencoder;
         let interface = Interface {
             features: dataset.features,
             image: dataset.image,
             sequence: config.sequence(),
-            outputs: (!is_probed).then_some(dataset.outputs()),
+            outputs: (!is_probed).then_some(if is_autoencoder { dataset.features } else { dataset.outputs() }),
         };
         let mut network = Network::init(&config.network, interface, seed, &tracked);
         network.center(&config.network, config.data.value.unwrap_or(0.0));
         let targets = if is_probed {
             Targets::Direction(probe_direction(config, seed))
+        } else if is_autoencoder {
+            Targets::Inputs
         } else {
             Targets::Answers { classes: dataset.classes, judged: dataset.judged_answers }
         };
@@ -76,6 +79,14 @@ impl Workload {
     /// The mini-batches from the first on.
     pub fn batches(&self) -> Batches {
         self.batches.clone()
+    }
+
+    /// The steps of the training.
+    pub fn step_count(&self) -> usize {
+        match self.config.training.length() {
+            TrainingLength::Epochs(epochs) => epochs * self.batches.steps_per_epoch(),
+            TrainingLength::Steps(steps) => steps,
+        }
     }
 
     /// The training split, outside the graph; of a task the first examples of the first epoch.

@@ -129,7 +129,7 @@ mod tests {
             factors: factors.iter().map(|(name, level)| ((*name).to_owned(), (*level).to_owned())).collect(),
             seed: 1,
             data_sha256: None,
-            rows: RowCounts { gradients: 0, activations: 0, units: 0, gates: 0, links: 0, steps: 0, throughput: 0 },
+            rows: RowCounts::default(),
             config: RunConfig {
                 data: DataConfig::default(),
                 network: NetworkConfig::plain(3, 4, Activation::Relu, WeightInit::He),
@@ -238,6 +238,7 @@ mod tests {
             loss: None,
             penalty: None,
             accuracy: None,
+            reconstruction_error: None,
             learning_rate: None,
             grad_l2_before_clip,
             grad_l2_after_clip: None,
