@@ -3,7 +3,7 @@
 use super::layers::{first_states, gradient_profile, hidden_number, whole_layers};
 use super::statistics::{Interval, bootstrap_median, mean};
 use crate::schema::{
-    ActivationRow, GradientRow, ProbeLoad, RunRows, RunStatus, StepPhase, ThroughputPhase, ThroughputRow,
+    ActivationRow, GradientRow, ProbeLoad, RunPhase, RunRows, RunStatus, StepPhase, ThroughputPhase, ThroughputRow,
 };
 
 /// The outcome of a run.
@@ -27,6 +27,15 @@ pub struct RunSummary {
     pub test_loss: Option<f64>,
     /// Accuracy on the test split after training.
     pub test_accuracy: Option<f64>,
+    /// Mean squared distance between an input of the test split and its reconstruction after training, of an autoencoder.
+    pub test_reconstruction_error: Option<f64>,
+    /// The same of as many principal components as the code has units.
+    pub principal_components_error: Option<f64>,
+    /// The time of pretraining in milliseconds; empty without it.
+    pub pretraining_ms: Option<f64>,
+    /// The time of all training in milliseconds, pretraining included and evaluations left out; empty if nothing was trained or
+    /// the run diverged.
+    pub total_ms: Option<f64>,
     /// Norm of the weight gradient of the first hidden layer by that of the last, at the first measured step.
     pub gradient_ratio_first: Option<f64>,
     /// The same at the last measured step.
@@ -82,6 +91,10 @@ impl RunSummary {
         "train_accuracy",
         "test_loss",
         "test_accuracy",
+        "test_reconstruction_error",
+        "principal_components_error",
+        "pretraining_ms",
+        "total_ms",
         "gradient_ratio_first",
         "gradient_ratio_last",
         "decades_lost_per_layer_first",
@@ -123,6 +136,10 @@ impl RunSummary {
                 self.train_accuracy,
                 self.test_loss,
                 self.test_accuracy,
+                self.test_reconstruction_error,
+                self.principal_components_error,
+                self.pretraining_ms,
+                self.total_ms,
                 self.gradient_ratio_first,
                 self.gradient_ratio_last,
                 self.decades_lost_per_layer_first,
@@ -167,6 +184,9 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
     };
     let train = evaluation(StepPhase::TrainSplit);
     let test = evaluation(StepPhase::TestSplit);
+    let baseline = rows.steps.iter().find(|row| row.phase == StepPhase::PrincipalComponents);
+    let pretraining = rows.phases.iter().rfind(|row| row.phase == RunPhase::Pretraining);
+    let training = rows.phases.last().filter(|row| row.phase == RunPhase::Training && status == RunStatus::Complete);
     let measured = |row: Option<&GradientRow>| row.map(|row| row.step);
     let first = measured(rows.gradients.first()).map(|step| gradient_profile(&rows.gradients, step));
     let last = measured(rows.gradients.last()).map(|step| gradient_profile(&rows.gradients, step));
@@ -194,6 +214,10 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
         train_accuracy: train.and_then(|row| row.accuracy),
         test_loss: test.and_then(|row| row.loss),
         test_accuracy: test.and_then(|row| row.accuracy),
+        test_reconstruction_error: test.and_then(|row| row.reconstruction_error),
+        principal_components_error: baseline.and_then(|row| row.reconstruction_error),
+        pretraining_ms: pretraining.map(|row| row.total_ms),
+        total_ms: training.map(|row| row.total_ms),
         gradient_ratio_first: first.as_ref().and_then(|profile| first_to_last(profile)),
         gradient_ratio_last: last.as_ref().and_then(|profile| first_to_last(profile)),
         decades_lost_per_layer_first: first.as_ref().and_then(|profile| decades_lost(profile)),
@@ -506,7 +530,7 @@ mod tests {
         };
         let fields = summary.fields();
         let named: Vec<(&str, &str)> =
-            RunSummary::COLUMNS.iter().copied().zip(fields.iter().map(String::as_str)).skip(12).take(7).collect();
+            RunSummary::COLUMNS.iter().copied().zip(fields.iter().map(String::as_str)).skip(16).take(7).collect();
         assert_eq!(
             named,
             [

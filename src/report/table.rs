@@ -25,7 +25,9 @@ pub fn summary_table(factors: &[String], runs: &[RunSummary]) -> String {
     if has_divergence {
         headers.push("diverged".to_owned());
     }
-    let outcomes: Vec<Vec<String>> = configurations.iter().map(outcome_cells).collect();
+    let has_pretraining = runs.iter().any(|run| run.pretraining_ms.is_some());
+    let outcomes: Vec<Vec<String>> =
+        configurations.iter().map(|configuration| outcome_cells(configuration, has_pretraining)).collect();
     // A column that no configuration fills says nothing: a network that is not trained has no loss, for example.
     let shown: Vec<usize> =
         (0..OUTCOMES.len()).filter(|column| outcomes.iter().any(|cells| !cells[*column].is_empty())).collect();
@@ -44,10 +46,14 @@ pub fn summary_table(factors: &[String], runs: &[RunSummary]) -> String {
 }
 
 /// The columns of [`outcome_cells`].
-const OUTCOMES: [&str; 12] = [
+const OUTCOMES: [&str; 16] = [
     "train loss",
     "test loss",
     "test accuracy",
+    "reconstruction\nerror",
+    "that of principal\ncomponents",
+    "pretraining\ns",
+    "in all\ns",
     "first/last\ngrad, start",
     "first/last\ngrad, end",
     "decades\na layer",
@@ -63,7 +69,8 @@ fn number(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-fn outcome_cells(configuration: &Configuration<'_>) -> Vec<String> {
+/// The time in all is shown beside that of pretraining, which some of the runs have.
+fn outcome_cells(configuration: &Configuration<'_>, has_pretraining: bool) -> Vec<String> {
     let ratio = |values: Vec<f64>| geometric_mean(&values).map_or_else(String::new, |value| significant(value, 2));
     let mean_of = |value: fn(&RunSummary) -> Option<f64>, digits| {
         mean(&configuration.values(value)).map_or_else(String::new, |value| significant(value, digits))
@@ -75,6 +82,10 @@ fn outcome_cells(configuration: &Configuration<'_>) -> Vec<String> {
         // Accuracy may see a part of what a recurrent network answers, and of a number only whether it is close.
         mean_and_spread(&configuration.values(|run| run.test_loss.filter(|_| run.has_states)), 1.0, ""),
         mean_and_spread(&configuration.values(|run| run.test_accuracy), 100.0, " %"),
+        mean_and_spread(&configuration.values(|run| run.test_reconstruction_error), 1.0, ""),
+        mean_of(|run| run.principal_components_error, 4),
+        mean_of(|run| run.pretraining_ms.map(|ms| ms / 1e3), 3),
+        if has_pretraining { mean_of(|run| run.total_ms.map(|ms| ms / 1e3), 3) } else { String::new() },
         ratio(configuration.values(|run| run.gradient_ratio_first)),
         ratio(configuration.values(|run| run.gradient_ratio_last.filter(|_| is_trained))),
         mean_of(|run| run.decades_lost_per_layer_first, 2),

@@ -51,6 +51,11 @@ impl<'a> Layout<'a> {
         Self::by(runs, |run| levels(run).collect())
     }
 
+    /// All runs.
+    pub fn runs(&self) -> &'a [RunRecord] {
+        self.runs
+    }
+
     /// The same runs without a factor, so that those which differ in it alone belong together; `None` if there is no such
     /// factor.
     pub fn without(&self, factor: &str) -> Option<Self> {

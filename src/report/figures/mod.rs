@@ -11,7 +11,9 @@ mod gates;
 mod gathered;
 mod heat_maps;
 mod layout;
+mod over_time;
 mod over_training;
+mod pretraining;
 mod throughput;
 mod unit_gradients;
 
@@ -82,6 +84,9 @@ fn figures(layout: &Layout<'_>) -> Vec<(&'static str, Option<Box<dyn Figure>>)> 
         ("learning_curves", with_lines(over_training::learning_curves(layout))),
         ("accuracy_by_length", by_length::accuracy(layout).and_then(with_lines)),
         ("loss_by_length", by_length::loss(layout).and_then(with_lines)),
+        ("accuracy_over_time", with_lines(over_time::accuracy(layout))),
+        ("reconstruction_by_layer", with_lines(pretraining::reconstruction_by_layer(layout))),
+        ("reconstruction_over_time", with_lines(over_time::reconstruction_error(layout))),
         ("training_loss", with_lines(over_training::training_loss(layout))),
         ("throughput", with_lines(throughput::throughput(layout))),
     ]
