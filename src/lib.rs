@@ -32,7 +32,7 @@
 //! let stop = AtomicBool::new(false);
 //! let control = train::Control { stop: &stop, progress: &|_, _| {} };
 //! let mut rows = RunRows::default();
-//! let status = train::run(spec, &dataset, &device::open(&adapter)?, &mut rows, &control)?;
+//! let status = train::run(spec, &dataset, None, &device::open(&adapter)?, &mut rows, &control)?;
 //!
 //! let summary = analysis::summarize(&spec.run_id, spec.levels.clone(), spec.seed, status, &rows);
 //! // Eight sigmoid layers leave the first one a gradient that is thousands of times smaller than the last one's.

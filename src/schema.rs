@@ -395,6 +395,12 @@ pub trait RowSink {
     ///
     /// If they cannot be written.
     fn phases(&mut self, rows: Vec<PhaseRow>) -> io::Result<()>;
+    /// Keeps the network after training, as safetensors.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()>;
     /// Adds rows of `throughput.csv`.
     ///
     /// # Errors
@@ -424,6 +430,8 @@ pub struct RunRows {
     pub phases: Vec<PhaseRow>,
     /// `throughput.csv`
     pub throughput: Vec<ThroughputRow>,
+    /// `network.safetensors`, if the run was asked to save it; it is not read back with the tables.
+    pub network: Option<Vec<u8>>,
 }
 
 impl RowSink for RunRows {
@@ -457,6 +465,10 @@ impl RowSink for RunRows {
     }
     fn phases(&mut self, rows: Vec<PhaseRow>) -> io::Result<()> {
         self.phases.extend(rows);
+        Ok(())
+    }
+    fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()> {
+        self.network = Some(safetensors);
         Ok(())
     }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {

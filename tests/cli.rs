@@ -851,3 +851,80 @@ fn a_pipe_that_closes_early_is_no_error() {
     drop(child.stderr.take());
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
+
+#[test]
+fn pretraining_that_does_not_fit_the_network_or_the_data_is_refused() {
+    const METHOD: &str = "training.pretraining.method = \"autoencoder\"";
+    const RBM: &str = "training.pretraining.method = \"rbm\"";
+    const REST: [&str; 2] = ["training.pretraining.epochs = 2", "training.pretraining.learning_rate = 0.1"];
+    let sigmoid = "network.activation = \"sigmoid\"";
+    let refused = |changes: &[&str], key: &str, expected: &[&str]| {
+        let given =
+            |name: &str| changes.iter().any(|change| change.starts_with(&format!("training.pretraining.{name} ")));
+        let mut all = changes.to_vec();
+        all.extend(
+            REST.iter().filter(|line| !given(line["training.pretraining.".len()..].split(' ').next().unwrap_or(""))),
+        );
+        refused_for(&all, key, expected);
+    };
+    let key = |name: &str| format!("training.pretraining.{name}");
+    refused(
+        &[METHOD, RESIDUAL],
+        &key("method"),
+        &["only with `network.kind = \"plain\"` or \"autoencoder\"", "remove"],
+    );
+    refused(&[METHOD, "network.norm = \"batch\""], "network.norm", &["must be \"none\" with", "remove"]);
+    refused(&[METHOD, "network.activation = \"maxout\""], "network.activation", &["no decoder", "set"]);
+    refused(&[RBM], "network.activation", &["must be \"sigmoid\" with", "set"]);
+    refused(&[RBM, sigmoid, "network.bias_init = \"off\""], "network.bias_init", &["learns biases", "remove"]);
+    refused(&[METHOD, "training.pretraining.cd_steps = 2"], &key("cd_steps"), &["only with", "\"rbm\"", "remove"]);
+    refused(&[RBM, sigmoid, "training.pretraining.noise = 0.1"], &key("noise"), &["only with", "\"autoencoder\""]);
+    refused(&[METHOD, "training.pretraining.noise = 1.0"], &key("noise"), &["below 1", "set"]);
+    refused(&[RBM, sigmoid, "training.pretraining.cd_steps = 0"], &key("cd_steps"), &["from 1 to 1000", "set"]);
+    refused(&[METHOD, "training.pretraining.epochs = 0"], &key("epochs"), &["from 1 to 1000000", "set"]);
+    refused(&[METHOD, "training.pretraining.learning_rate = 0"], &key("learning_rate"), &["above 0", "set"]);
+    refused(&[METHOD, "training.pretraining.momentum = 1"], &key("momentum"), &["below 1", "set"]);
+    refused(&[METHOD, "training.pretraining.l2 = -1"], &key("l2"), &["at least 0", "set"]);
+    refused(&[METHOD, "training.pretraining.batch_size = 2000"], &key("batch_size"), &["1437", "set"]);
+    refused(&[METHOD, "training.pretraining.code_learning_rate = 0.1"], &key("code_learning_rate"), &["autoencoder"]);
+    let crossed = "training.pretraining.reconstruction = \"cross_entropy\"";
+    refused(&[METHOD, crossed], &key("reconstruction"), &["inputs between 0 and 1", "squared_error"]);
+    let standard = "data.normalization = \"standard\"";
+    refused(&[METHOD, sigmoid, crossed, standard], &key("reconstruction"), &["inputs between 0 and 1", "unit"]);
+    let binary = "training.pretraining.visible = \"binary\"";
+    refused(&[RBM, sigmoid, binary, standard], &key("visible"), &["inputs between 0 and 1", "gaussian"]);
+    refused(&[METHOD, "training.start_from = \"x\""], "training.start_from", &["stands beside", "remove one"]);
+    refused_for(&[METHOD, REST[0]], "training.pretraining.learning_rate", &[]);
+}
+
+#[test]
+fn autoencoders_whose_layers_or_costs_do_not_fit_are_refused() {
+    const AUTOENCODER: &str = "network.kind = \"autoencoder\"";
+    const CROSS_ENTROPY: &str = "training.loss = \"sigmoid_cross_entropy\"";
+    let base = [AUTOENCODER, CROSS_ENTROPY, "-network.width"];
+    let refused = |changes: &[&str], key: &str, expected: &[&str]| {
+        refused_for(&[&base[..], changes].concat(), key, expected);
+    };
+    refused(&["network.width = 8"], "network.depth", &["must be odd", "set"]);
+    refused(&["network.depth = 3", "network.widths = [8]"], "network.widths", &["2 numbers", "network.depth = 1"]);
+    refused(&["network.depth = 3", "network.widths = [8, 0]"], "network.widths", &["from 1 to 65536", "set"]);
+    refused(
+        &["network.depth = 3", "network.widths = [8, 4]", "network.width = 3"],
+        "network.widths",
+        &["stands beside"],
+    );
+    let good = ["network.depth = 3", "network.widths = [8, 4]"];
+    refused(
+        &[&good[..], &["training.loss = \"softmax_cross_entropy\""]].concat(),
+        "training.loss",
+        &["autoencoder", "set"],
+    );
+    refused(&[&good[..], &["data.normalization = \"standard\""]].concat(), "training.loss", &["squared_error"]);
+    refused(&[&good[..], &[GAUSSIAN, "data.features = 8"]].concat(), "data.set", &["images", "digits"]);
+    refused(&[&good[..], &["network.activation = \"maxout\""]].concat(), "network.activation", &["code layer"]);
+    refused_for(
+        &[RESIDUAL, "network.widths = [8, 4, 2, 1]", "-network.width"],
+        "network.widths",
+        &["only with", "plain"],
+    );
+}

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::ConfigError;
 use crate::device::DeviceError;
 use crate::record::StoreError;
+use crate::train::StartError;
 
 /// The exit code of a run that was stopped by Ctrl-C, as shells count it.
 const INTERRUPTED: u8 = 130;
@@ -79,7 +80,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             Some(DeviceError::Unknown { .. } | DeviceError::NotCompiledIn { .. } | DeviceError::Absent { .. })
         )
         || matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Unusable { .. }))
-        || error.is::<report::NothingToReport>();
+        || error.is::<report::NothingToReport>()
+        || error.is::<StartError>();
     ExitCode::from(if is_usage { 2 } else { 1 })
 }
 

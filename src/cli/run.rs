@@ -13,13 +13,13 @@ use clap::Args;
 use super::progress::{COMPLETE, Progress};
 use super::report::write_report;
 use super::{ExperimentArgs, INTERRUPTED, say};
-use crate::config::Source;
+use crate::config::{Source, read_start};
 use crate::data::{self, Dataset};
 use crate::device::{self, Device};
 use crate::plan::{self, Plan, RunSpec};
 use crate::record::{self, Environment, ExperimentStore, Manifest, StoreError};
 use crate::schema::{RunStatus, SCHEMA_VERSION};
-use crate::train::{self, Control, TrainError};
+use crate::train::{self, Control, StartError, TrainError};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -125,18 +125,21 @@ impl Runner<'_> {
     /// Makes one run and its files.
     fn run(&self, spec: &RunSpec, name: &str) -> anyhow::Result<RunStatus> {
         let dataset: Dataset = data::load(&spec.config, spec.seed);
+        let start = read_start(&spec.config).context("the network in `training.start_from` cannot be read")?;
         let mut files = self.store.begin(&spec.run_id)?;
         let started = SystemTime::now();
         self.progress.start_run(name);
         let control = Control { stop: self.stop, progress: &|done, total| self.progress.step(name, done, total) };
         // Burn panics where a device is lost in the middle of an operation.
-        let training = AssertUnwindSafe(|| train::run(spec, &dataset, self.device, &mut files, &control));
+        let training =
+            AssertUnwindSafe(|| train::run(spec, &dataset, start.as_deref(), self.device, &mut files, &control));
         let status = match quietly_catch_unwind(training) {
             Ok(Ok(status)) => status,
             Ok(Err(TrainError::Write(source))) => {
                 let path = files.temporary_dir().to_owned();
                 return Err(StoreError::Write { path, source }.into());
             }
+            Ok(Err(TrainError::Start(error))) => return Err(unfit(spec, error)),
             Ok(Err(error)) => return Err(error.into()),
             Err(message) => anyhow::bail!("the device, its driver or gradmark failed: {message}"),
         };
@@ -158,6 +161,12 @@ impl Runner<'_> {
         files.commit(&manifest)?;
         Ok(status)
     }
+}
+
+/// The saved network does not fit the one that is to start from it.
+fn unfit(spec: &RunSpec, error: StartError) -> anyhow::Error {
+    let path = spec.config.training.start_from.clone().unwrap_or_default();
+    anyhow::Error::new(error).context(format!("`training.start_from` names {}, which does not fit", path.display()))
 }
 
 /// Each swept factor with its level in a run.

@@ -12,6 +12,7 @@ mod pretraining;
 mod recurrent;
 mod schema;
 mod source;
+mod start;
 mod training;
 
 pub use data::{
@@ -28,4 +29,5 @@ pub use pretraining::{PretrainingConfig, PretrainingMethod, Reconstruction, Visi
 pub use recurrent::{Cell, Implementation, OutputSteps, RecurrentInit};
 pub use schema::{ExperimentConfig, RunConfig, Sequence};
 pub use source::{Assignment, Factor, Level, Source};
-pub use training::{BatchSize, Clipping, Loss, Optimizer, TrainingConfig, TrainingLength};
+pub use start::read_start;
+pub use training::{BatchSize, Clipping, Loss, Optimizer, StartLayers, TrainingConfig, TrainingLength};

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use super::error::{ConfigError, Origin};
-use super::schema::{ExperimentConfig, RunConfig};
+use super::schema::{ExperimentConfig, RunConfig, Violation};
 
 /// A config file with the overrides of the command line, not yet resolved.
 #[derive(Clone, Debug)]
@@ -109,27 +109,22 @@ impl Source {
         for (key, setting) in &settings {
             insert(&mut table, key, &setting.value);
         }
-        let config: RunConfig =
+        let mut config: RunConfig =
             serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| self.explain(&settings, &error))?;
-        match config.violation() {
-            None => Ok(config),
-            Some(violation) => Err(match settings.get(violation.key) {
-                Some(setting) => ConfigError::Value {
-                    origin: setting.origin.clone(),
-                    key: violation.key.to_owned(),
-                    problem: violation.problem,
-                    value: show(&setting.value),
-                    mend: violation.mend,
-                },
-                None => ConfigError::Value {
-                    origin: Origin::File(self.path.clone()),
-                    key: violation.key.to_owned(),
-                    problem: violation.problem,
-                    value: "nothing".to_owned(),
-                    mend: violation.mend,
-                },
-            }),
+        match config.violation().map_or_else(|| config.pin_start(), Err) {
+            Ok(()) => Ok(config),
+            Err(violation) => Err(self.refuse(&settings, violation)),
         }
+    }
+
+    /// A value that is not allowed, with the place where it stands.
+    fn refuse(&self, settings: &BTreeMap<String, Setting>, violation: Violation) -> ConfigError {
+        let Violation { key, problem, mend } = violation;
+        let (origin, value) = match settings.get(key) {
+            Some(setting) => (setting.origin.clone(), show(&setting.value)),
+            None => (Origin::File(self.path.clone()), "nothing".to_owned()),
+        };
+        ConfigError::Value { origin, key: key.to_owned(), problem, value, mend }
     }
 
     /// Turns an error of serde into one that names file, line, key, value and mend.

@@ -1,6 +1,7 @@
 //! How the network is trained: `[training]`.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -67,6 +68,20 @@ pub struct TrainingConfig {
     /// Updates. Either this or `epochs`; 0 measures the network at initialization and trains nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
+    /// A saved network to start from instead of a drawn one: a file of safetensors, or the directory of a run that has saved one.
+    /// Relative to the working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
+    /// The SHA-256 of that file, in hexadecimal, which the resolved config always has: another network is another run. Default:
+    /// that of the file as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_sha256: Option<String>,
+    /// Which layers start from it. Default: `all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_layers: Option<StartLayers>,
+    /// Whether the network after training is saved, as `network.safetensors` beside the tables of the run. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub save: bool,
     /// How the hidden layers are pretrained one by one, before the network is trained as a whole. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretraining: Option<PretrainingConfig>,
@@ -104,6 +119,17 @@ pub enum Optimizer {
     Adamw,
     /// Hinton 2012, Neural Networks for Machine Learning, lecture 6e
     Rmsprop,
+}
+
+/// The layers that start from a saved network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartLayers {
+    /// All: the two networks are equal.
+    #[default]
+    All,
+    /// The hidden layers, of which the saved network may have more; the others are drawn.
+    Hidden,
 }
 
 /// How gradients are clipped.
@@ -207,6 +233,10 @@ impl TrainingConfig {
             batch_size: None,
             epochs,
             steps,
+            start_from: None,
+            start_sha256: None,
+            start_layers: None,
+            save: false,
             pretraining: None,
         }
     }
@@ -254,6 +284,29 @@ impl TrainingConfig {
             .or_else(|| self.clipping_violation())
             .or_else(|| self.penalty_violation())
             .or_else(|| self.length_violation())
+            .or_else(|| self.start_violation())
+    }
+
+    fn start_violation(&self) -> Option<Violation> {
+        let present = [
+            ("training.start_sha256", self.start_sha256.is_some()),
+            ("training.start_layers", self.start_layers.is_some()),
+        ];
+        let misplaced = present.into_iter().find(|(_, is_present)| *is_present && self.start_from.is_none());
+        if let Some((key, _)) = misplaced {
+            return Some(violation(
+                key,
+                "has a meaning only with `training.start_from`",
+                "remove it, or set `training.start_from` to a saved network",
+            ));
+        }
+        (self.start_from.is_some() && self.pretraining.is_some()).then(|| {
+            violation(
+                "training.start_from",
+                "stands beside [training.pretraining], and only one of them can say where training starts",
+                "remove one of the two",
+            )
+        })
     }
 
     fn optimizer_violation(&self) -> Option<Violation> {

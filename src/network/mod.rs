@@ -96,15 +96,31 @@ impl Network {
         if statistics.is_empty() {
             return;
         }
+        for (norm, batch) in self.batch_norms().zip(statistics) {
+            norm.absorb(batch);
+        }
+    }
+
+    /// The running statistics of each batch norm, in the order of the pass; none before the first step.
+    pub fn running_statistics(&mut self) -> Vec<Option<BatchStatistics>> {
+        self.batch_norms().map(|norm| norm.running().cloned()).collect()
+    }
+
+    /// Sets the running statistics of each batch norm, in the same order.
+    pub fn set_running_statistics(&mut self, statistics: Vec<Option<BatchStatistics>>) {
+        for (norm, statistics) in self.batch_norms().zip(statistics) {
+            norm.set_running(statistics);
+        }
+    }
+
+    fn batch_norms(&mut self) -> impl Iterator<Item = &mut Norm> {
         let norms: Box<dyn Iterator<Item = &mut Norm>> = match self {
             Self::Plain(network) => Box::new(network.norms()),
             Self::Residual(network) => Box::new(network.norms()),
             Self::Convolutional(network) => Box::new(network.norms()),
-            Self::Recurrent(_) => return,
+            Self::Recurrent(_) => Box::new(std::iter::empty()),
         };
-        for (norm, batch) in norms.filter(|norm| norm.is_batch_norm()).zip(statistics) {
-            norm.absorb(batch);
-        }
+        norms.filter(|norm| norm.is_batch_norm())
     }
 
     /// Floating-point operations of the matrix products of one step: two an element of each product, in the forward

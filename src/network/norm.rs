@@ -39,6 +39,14 @@ impl Norm {
         })
     }
 
+    pub(super) fn running(&self) -> Option<&BatchStatistics> {
+        self.running.as_ref()
+    }
+
+    pub(super) fn set_running(&mut self, running: Option<BatchStatistics>) {
+        self.running = running;
+    }
+
     /// # Shapes
     ///
     /// - x: `[batch, units, ..]`

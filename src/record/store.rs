@@ -1,7 +1,7 @@
 //! The directory of an experiment: one directory a run.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use crate::schema::{
 };
 
 const MANIFEST: &str = "manifest.json";
+const NETWORK: &str = "network.safetensors";
 const LOCK: &str = ".lock";
 const TEMPORARY_PREFIX: &str = ".tmp-";
 const REPLACED_PREFIX: &str = ".old-";
@@ -130,7 +131,8 @@ impl PendingRun {
     ///
     /// If something cannot be written; then nothing stands under the final name that did not stand there before.
     pub fn commit(mut self, manifest: &Manifest) -> Result<(), StoreError> {
-        let Self { gradients, activations, units, gates, links, steps, pretraining, phases, throughput, .. } = &mut self;
+        let Self { gradients, activations, units, gates, links, steps, pretraining, phases, throughput, .. } =
+            &mut self;
         for table in [gradients, activations, units, gates, links, steps, pretraining, phases, throughput] {
             table.close().map_err(StoreError::write(&table.path))?;
         }
@@ -211,6 +213,11 @@ impl RowSink for PendingRun {
     fn phases(&mut self, rows: Vec<PhaseRow>) -> io::Result<()> {
         self.phases.write(&rows)
     }
+    fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()> {
+        let mut file = File::create(self.temporary.join(NETWORK))?;
+        file.write_all(&safetensors)?;
+        file.sync_all()
+    }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {
         self.throughput.write(&rows)
     }
@@ -280,6 +287,7 @@ fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
         pretraining: read_table(&run.join("pretraining.csv"))?,
         phases: read_table(&run.join("phases.csv"))?,
         throughput: read_table(&run.join("throughput.csv"))?,
+        network: None,
     };
     check_counts(run, &manifest, &rows)?;
     Ok(RunRecord { manifest, rows })

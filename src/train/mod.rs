@@ -7,6 +7,7 @@ mod loss;
 mod optimizer;
 mod pretrain;
 mod regularize;
+mod saved;
 mod step;
 mod throughput;
 mod workload;
@@ -18,6 +19,7 @@ use burn::tensor::Device;
 
 pub use clock::{Clock, Stopwatch};
 pub use loss::{evaluate, mean_loss};
+pub use saved::{StartError, start_from, to_safetensors};
 pub use step::make_step;
 pub use workload::Workload;
 
@@ -40,6 +42,9 @@ pub enum TrainError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] ReadError),
+    /// The network cannot start from the saved one.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// The rows could not be written.
     #[error(transparent)]
     Write(#[from] io::Error),
@@ -53,19 +58,24 @@ pub struct Control<'a> {
     pub progress: &'a dyn Fn(usize, usize),
 }
 
-/// Runs one configuration with one seed and hands its rows to `sink`.
+/// Runs one configuration with one seed and hands its rows to `sink`. With a saved network, as safetensors, training starts
+/// from it.
 ///
 /// # Errors
 ///
-/// If the run is interrupted, the device fails or the rows cannot be written. A network that diverges is no error.
+/// If the saved network does not fit, the run is interrupted, the device fails or the rows cannot be written. A network that diverges is no error.
 pub fn run(
     spec: &RunSpec,
     dataset: &Dataset,
+    start: Option<&[u8]>,
     device: &Device,
     sink: &mut dyn RowSink,
     control: &Control<'_>,
 ) -> Result<RunStatus, TrainError> {
-    let workload = Workload::new(&spec.config, spec.seed, dataset, device);
+    let mut workload = Workload::new(&spec.config, spec.seed, dataset, device);
+    if let Some(saved) = start {
+        workload = workload.starting_from(saved)?;
+    }
     sink.throughput(throughput::measure(&spec.run_id, &workload, control.stop)?)?;
 
     sink.steps(baseline(spec, dataset).into_iter().collect())?;
@@ -119,10 +129,13 @@ pub fn run(
     for (phase, split) in splits.into_iter().filter(|_| config.is_evaluated()) {
         keep_evaluation(&mut probe, (steps, epoch), phase, &network, split, config);
     }
-    Ok(match record(probe.read()?, sink)? {
-        Some(diverged_at_step) => RunStatus::Diverged { diverged_at_step },
-        None => RunStatus::Complete,
-    })
+    if let Some(diverged_at_step) = record(probe.read()?, sink)? {
+        return Ok(RunStatus::Diverged { diverged_at_step });
+    }
+    if config.training.save {
+        sink.network(to_safetensors(&mut network)?)?;
+    }
+    Ok(RunStatus::Complete)
 }
 
 /// Evaluates a split and keeps what comes out.
@@ -139,12 +152,7 @@ fn keep_evaluation(
 }
 
 /// Ends an epoch of the training, after which so many updates have been made.
-fn end_of_epoch(
-    spec: &RunSpec,
-    epoch: usize,
-    step: usize,
-    stopwatch: &mut Stopwatch,
-) -> Result<PhaseRow, ReadError> {
+fn end_of_epoch(spec: &RunSpec, epoch: usize, step: usize, stopwatch: &mut Stopwatch) -> Result<PhaseRow, ReadError> {
     let elapsed_ms = stopwatch.stop_ms()?;
     let total_ms = stopwatch.total_ms();
     let run_id = spec.run_id.clone();

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::optimizer::optimizer;
-use super::{Clock, STEPS_PER_READING, TrainError, make_step};
+use super::{Clock, STEPS_PER_READING, StartError, TrainError, make_step, start_from};
 use crate::config::{Loss, NetworkKind, ProbeConfig, RunConfig, TrainingLength};
 use crate::data::{Batches, Dataset, DeviceSplit, Targets};
 use crate::network::{Interface, Network};
@@ -64,6 +64,16 @@ impl Workload {
             train: split(&dataset.train, device),
             test: split(&dataset.test, device),
         }
+    }
+
+    /// The same with a saved network, as safetensors, in place of the drawn one or of its hidden layers.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit.
+    pub fn starting_from(self, saved: &[u8]) -> Result<Self, StartError> {
+        let layers = self.config.training.start_layers.unwrap_or_default();
+        Ok(Self { network: start_from(self.network, saved, layers)?, ..self })
     }
 
     /// The network at initialization. The copy shares its memory until a step changes it.

@@ -34,7 +34,7 @@ pub fn run_all(plan: &Plan) -> Vec<(RunSummary, RunRows)> {
     let run = |spec: &RunSpec| {
         let mut rows = RunRows::default();
         let dataset = data::load(&spec.config, spec.seed);
-        let status = train::run(spec, &dataset, &device, &mut rows, &control).expect("runs");
+        let status = train::run(spec, &dataset, None, &device, &mut rows, &control).expect("runs");
         (summarize(&spec.run_id, spec.levels.clone(), spec.seed, status, &rows), rows)
     };
     plan.runs.iter().map(run).collect()

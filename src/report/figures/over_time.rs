@@ -16,6 +16,7 @@ pub fn accuracy(layout: &Layout<'_>) -> Chart {
     let percent = |row: &StepRow| row.accuracy.map(|accuracy| accuracy * 100.0);
     let mut chart = layout.chart("accuracy over time", MEAN_SPREAD, seconds(), y);
     chart.panels = layout.panels(|group| vec![by_time(group, |row| Some(percent(row)), Gathered::linear_line)]);
+    chart.few_markers = true;
     // Runs without answers that are right or wrong have no accuracy.
     let has_any = layout.runs().iter().flat_map(|run| &run.rows.steps).any(|row| row.accuracy.is_some());
     if !has_any {
@@ -94,7 +95,9 @@ mod tests {
         let row = |phase, step, total_ms| PhaseRow { phase, step, total_ms, ..PhaseRow::default() };
         run.rows.phases.extend(pretraining_ms.map(|ms| row(RunPhase::Pretraining, 0, ms)));
         let start = pretraining_ms.unwrap_or(0.0);
-        run.rows.phases.extend([1, 2].map(|epoch| row(RunPhase::Training, 10 * epoch, start + epoch as f64 * epoch_ms)));
+        run.rows
+            .phases
+            .extend([1, 2].map(|epoch| row(RunPhase::Training, 10 * epoch, start + epoch as f64 * epoch_ms)));
         run.rows.steps = [0, 10, 20]
             .map(|step| StepRow {
                 phase: StepPhase::TestSplit,

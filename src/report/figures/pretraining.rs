@@ -9,8 +9,8 @@ use crate::schema::PretrainingRow;
 /// The reconstruction error of each layer before its pretraining and after it.
 pub fn reconstruction_by_layer(layout: &Layout<'_>) -> Chart {
     let x = Axis { label: "hidden layer, 1 at the input".to_owned(), scale: Scale::Count };
-    let y = Axis { label: "|x - r|^2 of a layer alone, mean over the test split".to_owned(), scale: Scale::Log };
-    let mut chart = layout.chart("reconstruction error by layer", GEOMETRIC_SPREAD, x, y);
+    let y = Axis { label: "|x - r|^2, each layer alone".to_owned(), scale: Scale::Log };
+    let mut chart = layout.chart("test reconstruction error by layer", GEOMETRIC_SPREAD, x, y);
     chart.panels = layout.panels(|group| {
         let (mut before, mut after) = (Gathered::default(), Gathered::default());
         for run in &group.runs {

@@ -76,8 +76,7 @@ impl Autoencoder {
         let device = layer.weight.val().device();
         let drawn = Dense::init(&config.network, units, inputs, *seed, &place.purpose("decoder"), &device);
         let is_linear_code = layer.is_linear();
-        let (decoder, tied_bias) =
-            if pretraining.tied_weights() { (None, drawn.bias) } else { (Some(drawn), None) };
+        let (decoder, tied_bias) = if pretraining.tied_weights() { (None, drawn.bias) } else { (Some(drawn), None) };
         let training = TrainingConfig {
             momentum: pretraining.momentum,
             l2: pretraining.l2,
@@ -88,10 +87,7 @@ impl Autoencoder {
             reconstruction: config.reconstruction(pretraining),
             optimizer: optimizer(&training),
             training,
-            noise: Noise {
-                fraction: pretraining.noise(),
-                stream: seed::stream(*seed, &place.purpose("noise")),
-            },
+            noise: Noise { fraction: pretraining.noise(), stream: seed::stream(*seed, &place.purpose("noise")) },
         }
     }
 

@@ -94,10 +94,8 @@ pub fn pretrain(
         return Ok(network);
     };
     let mut progress = Progress { control, done: 0, all: step_count(workload) + workload.step_count() };
-    let mut inputs = Inputs {
-        train: workload.train_split().inputs.clone(),
-        test: workload.test_split().inputs.clone(),
-    };
+    let mut inputs =
+        Inputs { train: workload.train_split().inputs.clone(), test: workload.test_split().inputs.clone() };
     let mut decoders = Vec::new();
     for index in 0..spec.config.network.pretrained_layers() {
         let place = Place { workload, pretraining, seed: spec.seed, index, path: format!("hidden.{index}") };

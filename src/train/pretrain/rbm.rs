@@ -116,16 +116,18 @@ impl Rbm {
     }
 
     /// The direction in which contrastive divergence moves the parameters: the difference of two statistics, of the data and of
-    /// what the machine makes of them. Hidden units are drawn; the last ones, and the visible ones, keep their means
-    /// (Hinton 2010, section 3).
+    /// what the machine makes of them in some steps of Gibbs sampling. The last units of either side keep their means (Hinton
+    /// 2010, section 3).
     fn direction(&mut self, data: Tensor<2>) -> Parameters {
         let examples = data.dims()[0] as f64;
         let of_data = self.hidden_mean(data.clone());
         let mut hidden = of_data.clone();
         let mut visible = data.clone();
-        for _ in 0..self.settings.cd_steps {
-            let drawn = self.hidden.draw(hidden, &mut self.stream);
-            visible = self.visible_mean(drawn);
+        for step in 0..self.settings.cd_steps {
+            if step > 0 {
+                hidden = self.hidden_mean(self.visible.draw(visible, &mut self.stream));
+            }
+            visible = self.visible_mean(self.hidden.draw(hidden, &mut self.stream));
             hidden = self.hidden_mean(visible.clone());
         }
         let correlation = |visible: Tensor<2>, hidden: Tensor<2>| visible.transpose().matmul(hidden) / examples;
@@ -189,5 +191,157 @@ impl Trainee for Rbm {
         layer.weight = replaced(layer.weight, weight.clone());
         layer.bias = layer.bias.map(|bias: Param<Tensor<1>>| replaced(bias, hidden_bias));
         (layer, Decoder { weight: weight.transpose(), bias: Some(visible_bias) })
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::config::{Activation, NetworkConfig, WeightInit};
+    use crate::network::{Interface, Network};
+
+    fn machine(inputs: usize, units: usize, visible: Units, hidden: Units, settings: Settings) -> Rbm {
+        let config = NetworkConfig::plain(1, units, Activation::Sigmoid, WeightInit::Lecun);
+        let interface = Interface { features: inputs, image: None, sequence: None, outputs: None };
+        let Network::Plain(mut network) = Network::init(&config, interface, 1, &Device::flex().autodiff()) else {
+            panic!("a plain network")
+        };
+        let layer = network.hidden.remove(0);
+        let mut parameters = Parameters::zero(inputs, units, &Device::flex());
+        parameters.weight = layer.weight.val().inner();
+        let velocity = Parameters::zero(inputs, units, &Device::flex());
+        Rbm { layer, parameters, velocity, visible, hidden, settings, stream: seed::stream(1, "units") }
+    }
+
+    fn settings(cd_steps: usize) -> Settings {
+        Settings { learning_rate: 0.1, momentum: 0.5, l2: 0.0, cd_steps }
+    }
+
+    fn numbers<const D: usize>(tensor: &Tensor<D>) -> Vec<f64> {
+        tensor.clone().into_data().iter::<f64>().collect()
+    }
+
+    /// All rows of so many bits.
+    fn bit_rows(bits: usize) -> Vec<Vec<f64>> {
+        (0..1_usize << bits).map(|row| (0..bits).map(|bit| (row >> bit & 1) as f64).collect()).collect()
+    }
+
+    /// ln p(v) of each row of bits in plain f64: the hidden units are summed over by hand, the normalization over all rows.
+    fn log_probabilities(machine: &Rbm) -> Vec<f64> {
+        let Parameters { weight, visible_bias, hidden_bias } = &machine.parameters;
+        let (weight, a, b) = (numbers(weight), numbers(visible_bias), numbers(hidden_bias));
+        let units = b.len();
+        let unnormalized = |v: &Vec<f64>| -> f64 {
+            let linear: f64 = v.iter().zip(&a).map(|(v, a)| v * a).sum();
+            let hidden = |j: usize| b[j] + v.iter().enumerate().map(|(i, v)| v * weight[i * units + j]).sum::<f64>();
+            linear + (0..units).map(|j| hidden(j).exp().ln_1p()).sum::<f64>()
+        };
+        let rows: Vec<f64> = bit_rows(a.len()).iter().map(unnormalized).collect();
+        let all = rows.iter().map(|row| row.exp()).sum::<f64>().ln();
+        rows.iter().map(|row| row - all).collect()
+    }
+
+    fn data(rows: &[Vec<f64>], copies: usize) -> Tensor<2> {
+        let columns = rows[0].len();
+        let values: Vec<f32> = rows.iter().cycle().take(rows.len() * copies).flatten().map(|x| *x as f32).collect();
+        Tensor::from_data(TensorData::new(values, [rows.len() * copies, columns]), &Device::flex())
+    }
+
+    /// With many Gibbs steps the direction is the gradient of the mean log-likelihood, here by finite differences.
+    #[test]
+    fn long_chains_climb_the_likelihood() {
+        let mut machine = machine(4, 3, Units::Binary, Units::Binary, settings(20));
+        machine.parameters.visible_bias = Tensor::from_floats([0.3, -0.5, 0.2, 0.0], &Device::flex());
+        machine.parameters.hidden_bias = Tensor::from_floats([-0.2, 0.4, 0.1], &Device::flex());
+        let rows = [vec![1.0, 1.0, 0.0, 0.0], vec![0.0, 0.0, 1.0, 1.0], vec![1.0, 0.0, 0.0, 1.0]];
+        let direction = machine.direction(data(&rows, 20_000));
+        let likelihood = |machine: &Rbm| {
+            let all = log_probabilities(machine);
+            let place = |row: &Vec<f64>| row.iter().enumerate().map(|(bit, x)| (*x as usize) << bit).sum::<usize>();
+            rows.iter().map(|row| all[place(row)]).sum::<f64>() / 3.0
+        };
+        let mut largest: f64 = 0.0;
+        let weights = numbers(&direction.weight);
+        for (place, found) in weights.iter().enumerate() {
+            let mut nudged = |step: f32| {
+                let mut values = vec![0.0_f32; weights.len()];
+                values[place] = step;
+                let before = machine.parameters.weight.clone();
+                let nudge = Tensor::from_data(TensorData::new(values, [4, 3]), &Device::flex());
+                machine.parameters.weight = before.clone() + nudge;
+                let value = likelihood(&machine);
+                machine.parameters.weight = before;
+                value
+            };
+            let expected = (nudged(1e-2) - nudged(-1e-2)) / 2e-2;
+            assert!((found - expected).abs() < 6e-3, "{place}: {found}, expected {expected}");
+            largest = largest.max(expected.abs());
+        }
+        // The statistical error of 60000 chains is .002.
+        assert!(largest > 0.1, "{largest}");
+    }
+
+    #[test]
+    fn a_trained_machine_gives_its_data_nearly_all_the_probability() {
+        let mut machine = machine(4, 6, Units::Binary, Units::Binary, settings(5));
+        let rows = [vec![1.0, 1.0, 0.0, 0.0], vec![0.0, 0.0, 1.0, 1.0]];
+        let of_data = |machine: &Rbm| {
+            let all = log_probabilities(machine);
+            all[0b0011].exp() + all[0b1100].exp()
+        };
+        assert!(of_data(&machine) < 0.3, "{}", of_data(&machine));
+        for _ in 0..2000 {
+            assert!(machine.step(data(&rows, 20)).is_none());
+        }
+        assert!(of_data(&machine) > 0.85, "{}", of_data(&machine));
+    }
+
+    /// v ~ N(a + W h, 1): the machine learns the mean of its data, and a direction in which they lie.
+    #[test]
+    fn gaussian_visible_units_learn_where_numbers_lie() {
+        let mut machine =
+            machine(2, 4, Units::Gaussian, Units::Binary, Settings { learning_rate: 0.02, ..settings(1) });
+        let rows = [vec![4.0, -1.0], vec![0.0, -1.0]];
+        let error = |machine: &Rbm| {
+            let data = data(&rows, 1);
+            numbers(&(machine.reconstruct(data.clone()) - data).square().sum())[0]
+        };
+        let before = error(&machine);
+        for _ in 0..2000 {
+            machine.step(data(&rows, 10));
+        }
+        assert!(before > 5.0 && error(&machine) < 0.5, "{before} {}", error(&machine));
+    }
+
+    #[test]
+    fn gaussian_hidden_units_hand_on_what_reaches_them_and_are_drawn_around_it() {
+        let machine = machine(3, 2, Units::Binary, Units::Gaussian, settings(1));
+        let inputs = data(&[vec![1.0, 0.0, 1.0]], 5000);
+        let mean = machine.hidden_mean(inputs.clone());
+        let weight = numbers(&machine.parameters.weight);
+        for (unit, found) in numbers(&mean)[..2].iter().enumerate() {
+            assert!((found - weight[unit] - weight[4 + unit]).abs() < 1e-6, "{unit}: {found}");
+        }
+        let drawn = Units::Gaussian.draw(mean.clone(), &mut seed::stream(3, "draw")) - mean;
+        let variance = numbers(&drawn.clone().square().mean())[0];
+        assert!((variance - 1.0).abs() < 0.06 && numbers(&drawn.mean())[0].abs() < 0.05, "{variance}");
+    }
+
+    #[test]
+    fn momentum_and_weight_decay_are_the_textbooks() {
+        // With the penalty's factor so large that what the data say does not count beside it.
+        let settings = Settings { momentum: 0.9, l2: 1e6, ..settings(1) };
+        let (rate, l2) = (settings.learning_rate, settings.l2);
+        let mut machine = machine(2, 1, Units::Binary, Units::Binary, settings);
+        let start = numbers(&machine.parameters.weight);
+        for _ in 0..2 {
+            machine.step(data(&[vec![1.0, 0.0]], 4));
+        }
+        for (found, start) in numbers(&machine.parameters.weight).iter().zip(start) {
+            let first = -l2 * start;
+            let after_first = start + rate * first;
+            let expected = after_first + rate * (0.9 * first - l2 * after_first);
+            assert!((found / expected - 1.0).abs() < 1e-4, "{found}, expected {expected}");
+        }
     }
 }
