@@ -28,7 +28,7 @@
 //! let plan = plan::plan(&source, &adapter.label())?;
 //! let spec = &plan.runs[0];
 //!
-//! let dataset = data::load(&spec.config, spec.seed);
+//! let dataset = data::Sources::default().load(&spec.config, spec.seed)?;
 //! let stop = AtomicBool::new(false);
 //! let control = train::Control { stop: &stop, progress: &|_, _| {} };
 //! let mut rows = RunRows::default();

@@ -126,8 +126,17 @@ fn arguments_are_parsed_and_text_is_printed_only_by_the_command_line() {
 
 #[test]
 fn files_are_touched_only_where_they_are_the_subject() {
-    only_in("fs::", module(&["config", "record", "report"]));
-    only_in("File::create", module(&["record"]));
+    let of_data = ["data/image_files.rs", "data/download.rs"];
+    let is_subject = |modules: &'static [&'static str]| {
+        move |source: &Source| module(modules)(source) || of_data.iter().any(|file| source.path.ends_with(file))
+    };
+    only_in("fs::", is_subject(&["config", "record", "report"]));
+    only_in("File::create", is_subject(&["record"]));
+}
+
+#[test]
+fn one_file_reaches_out_to_the_network() {
+    only_in("ureq", |source| source.path.ends_with("data/download.rs"));
 }
 
 #[test]

@@ -439,6 +439,57 @@ fn data_that_do_not_fit_the_network_or_the_loss_are_refused() {
 /// Changes of [`KEYS`] for a recurrent network, without the data set.
 const RECURRENT: [&str; 4] =
     ["network.kind = \"recurrent\"", "network.cell = \"lstm\"", "network.activation = \"tanh\"", LENGTH];
+#[test]
+fn keys_of_images_are_refused_where_they_have_no_meaning() {
+    let (mnist, validation) = ("data.set = \"mnist\"", "data.evaluation = \"validation\"");
+    let only = ["only with `data.set = \"mnist\"` or \"fashion_mnist\"", "remove it"];
+    refused_for(&[validation], "data.evaluation", &only);
+    let one = ["must be one of test, validation", "got \"train\""];
+    refused_for(&[mnist, "data.evaluation = \"train\""], "data.evaluation", &one);
+    let all = ["from 1 to the 60000 examples of the training split", "set `data.examples = 1000`"];
+    refused_for(&[mnist, "data.examples = 60001"], "data.examples", &all);
+    let kept = ["from 1 to the 50000 examples of the training split"];
+    refused_for(&["data.set = \"fashion_mnist\"", validation, "data.examples = 50001"], "data.examples", &kept);
+    refused_for(&[mnist, "data.reading = \"rows\""], "data.reading", &["only with `network.kind = \"recurrent\"`"]);
+    let images = [GAUSSIAN, "data.features = 3", "data.normalization = \"unit\""];
+    let sets = ["only with `data.set = \"digits\"` or \"mnist\" or \"fashion_mnist\""];
+    refused_untrained(&images, "data.normalization", &sets);
+}
+
+#[test]
+fn files_of_a_data_set_that_are_not_there_are_told_before_anything_is_written() {
+    let config = format!("{SMALL}\n[data]\nset = \"mnist\"\n");
+    let places =
+        ["MNIST: its files are in none of nowhere/mnist, nowhere;", "`gradmark fetch mnist --data-dir nowhere`"];
+    refused(&config, "run config.toml --device flex --data-dir nowhere", &places);
+    let dir = temporary();
+    fs::write(dir.path().join("train-images-idx3-ubyte"), b"").expect("writes");
+    let here = dir.path().display();
+    let missing = ["it lacks train-labels-idx1-ubyte and t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte of MNIST"];
+    refused(&config, &format!("run config.toml --device flex --data-dir {here}"), &missing);
+    let output = run(dir.path(), &config, "plan config.toml --device flex --data-dir nowhere");
+    assert!(stderr(&output).contains("unexpected argument '--data-dir'"), "{}", stderr(&output));
+    let output = run(dir.path(), &config, "plan config.toml --device flex");
+    assert_eq!(output.status.code(), Some(0), "a plan needs no data: {}", stderr(&output));
+}
+
+#[test]
+fn a_download_that_fails_says_so_and_leaves_nothing() {
+    let dir = temporary();
+    let output = run(dir.path(), SMALL, "fetch mnist --data-dir data --mirror http://127.0.0.1:1/");
+    let text = stderr(&output);
+    assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{text}");
+    assert!(text.contains("http://127.0.0.1:1/train-images-idx3-ubyte.gz: "), "{text}");
+    assert!(!dir.path().join("data").exists());
+    refused(SMALL, "fetch mnist --data-dir data --mirror mirror", &["--mirror mirror: it must be a URL", "http://"]);
+    fs::create_dir_all(dir.path().join("data/mnist")).expect("makes");
+    fs::write(dir.path().join("data/mnist/t10k-labels-idx1-ubyte"), b"mine").expect("writes");
+    let output = run(dir.path(), SMALL, "fetch mnist --data-dir data --mirror http://127.0.0.1:1/");
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("data/mnist/t10k-labels-idx1-ubyte: it ") && text.contains("--force"), "{text}");
+}
+
 const LENGTH: &str = "data.sequence_length = 20";
 const PARITY: &str = "data.set = \"parity\"";
 const TEXT: &str = "data.set = \"text\"";

@@ -12,7 +12,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use gradmark::config::{Activation, BlockOrder, Loss, NetworkKind, Norm, RunConfig, Source};
-use gradmark::data::{self, Batch};
+use gradmark::data::{Batch, Sources};
 use gradmark::network::{Network, Pass, Wanted};
 use gradmark::plan::plan;
 use gradmark::probe::{Path as ParameterPath, Probe, Rows};
@@ -270,7 +270,7 @@ struct Comparison {
 impl Comparison {
     fn new(form: Form) -> Self {
         let config = config(&form, 0);
-        let workload = Workload::new(&config, 5, &data::load(&config, 5), &flex());
+        let workload = Workload::new(&config, 5, &Sources::default().load(&config, 5).expect("embedded"), &flex());
         let network = workload.network().map(&mut Stir::default());
         let batch = workload.batches().next_batch();
         Self {
@@ -567,7 +567,7 @@ fn absorb(running: &mut Statistics, batch: Statistics, share: f64) {
 /// Four steps of training, and the running statistics after them by exponential averages in f64.
 fn train(form: &Form) -> (Workload, Network, Statistics) {
     let config = config(form, 4);
-    let workload = Workload::new(&config, 5, &data::load(&config, 5), &flex());
+    let workload = Workload::new(&config, 5, &Sources::default().load(&config, 5).expect("embedded"), &flex());
     let (mut optimizer, mut batches) = (workload.optimizer(), workload.batches());
     let mut network = workload.network().map(&mut Stir::default());
     let mut running = Statistics::new();

@@ -9,7 +9,7 @@ use gradmark::config::{
     Activation, BatchSize, BiasInit, DataConfig, Loss, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig,
     TrainingConfig, TrainingLength, WeightInit,
 };
-use gradmark::data::{self, Batch};
+use gradmark::data::{Batch, Sources};
 use gradmark::network::{Dense, DenseLayer, Network};
 use gradmark::probe::{Probe, Rows};
 use gradmark::train::{Workload, make_step};
@@ -175,7 +175,7 @@ fn assert_close(what: &str, measured: Option<f64>, expected: f64) {
 fn two_steps(config: &RunConfig) -> (Vec<Vec<Layer>>, Vec<(Matrix, Matrix)>, Rows) {
     let adapter = gradmark::device::find("flex".parse().expect("a name")).expect("compiled in");
     let device = gradmark::device::open(&adapter).expect("opens");
-    let workload = Workload::new(config, 3, &data::load(config, 3), &device);
+    let workload = Workload::new(config, 3, &Sources::default().load(config, 3).expect("embedded"), &device);
     let mut probe = Probe::new("r", &config.probe, config.network.function());
     let (mut network, mut optimizer, mut batches) = (workload.network(), workload.optimizer(), workload.batches());
     let (mut networks, mut examples) = (Vec::new(), Vec::new());

@@ -140,7 +140,8 @@ const SMALL: &str = "[experiment]\nname = \"small\"\n[network]\ndepth = 2\nwidth
                      samples = 0\n";
 
 fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = gradmark(dir, &[&["run", "small.toml", "--device", "flex", "--quiet"], arguments].concat());
+    let always = ["run", "small.toml", "--device", "flex", "--quiet"];
+    let output = gradmark(dir).args(always).args(arguments).output().expect("the binary starts");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 

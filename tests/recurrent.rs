@@ -15,7 +15,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use experiment::{parse, run_all};
 use gradmark::config::RunConfig;
-use gradmark::data::{self, Batch};
+use gradmark::data::{Batch, Sources};
 use gradmark::kernel::{self, Activated, Form, Recurrence, RecurrentParameters, WantedGradients};
 use gradmark::network::{Network as DeviceNetwork, Pass, Wanted};
 use gradmark::probe::Path as ParameterPath;
@@ -422,7 +422,7 @@ impl Setting {
 
     fn workload(&self) -> Workload {
         let config = self.config();
-        Workload::new(&config, 1, &data::load(&config, 1), &flex())
+        Workload::new(&config, 1, &Sources::default().load(&config, 1).expect("no files"), &flex())
     }
 }
 

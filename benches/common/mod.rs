@@ -8,6 +8,7 @@ use gradmark::config::{
     BatchSize, DataConfig, Loss, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig, TrainingConfig,
     TrainingLength,
 };
+use gradmark::data::Sources;
 use gradmark::device::{self, Adapter, Device};
 use gradmark::train::Workload;
 
@@ -42,7 +43,7 @@ pub fn config(data: DataConfig, network: NetworkConfig) -> RunConfig {
 
 /// A workload of seed 1.
 pub fn workload(config: &RunConfig, device: &Device) -> Workload {
-    Workload::new(config, 1, &gradmark::data::load(config, 1), device)
+    Workload::new(config, 1, &Sources::default().load(config, 1).expect("no files"), device)
 }
 
 /// Times whole steps, the device synchronised before the first and after the last of a sample.

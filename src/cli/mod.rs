@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. The only place that parses arguments and prints.
 
 mod devices;
+mod fetch;
 mod plan;
 mod progress;
 mod report;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::data::{DataError, FetchError};
 use crate::device::DeviceError;
 use crate::record::StoreError;
 use crate::train::StartError;
@@ -24,8 +26,8 @@ const INTERRUPTED: u8 = 130;
     version,
     about,
     after_help = "\
-Exit codes: 0 done (a network that diverges is a result), 1 a run or a file failed, 2 wrong usage or config, 130 \
-stopped by Ctrl-C."
+Exit codes: 0 done (a network that diverges is a result), 1 a run, a file or a download failed, 2 wrong usage or \
+config, or files of a data set absent or wrong, 130 stopped by Ctrl-C."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -40,6 +42,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// List the backends of this build and the adapters of this machine
     Devices(devices::DevicesArgs),
+    /// Download the files of a data set; files that are there already are kept
+    Fetch(fetch::FetchArgs),
     /// Print the table and draw the figures of an experiment again, from its CSV files
     Report(report::ReportArgs),
 }
@@ -58,6 +62,15 @@ struct ExperimentArgs {
     device: String,
 }
 
+/// Where the files of data sets are.
+#[derive(Debug, Args)]
+struct DataArgs {
+    /// The directory of all data sets that are files [default: $GRADMARK_DATA_DIR, else gradmark in the user's data
+    /// directory, such as ~/.local/share/gradmark]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<std::path::PathBuf>,
+}
+
 /// Carries out a command.
 ///
 /// # Errors
@@ -68,11 +81,12 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::execute(&args),
         Command::Plan(args) => plan::execute(&args),
         Command::Devices(args) => devices::execute(&args),
+        Command::Fetch(args) => fetch::execute(&args),
         Command::Report(args) => report::execute(&args),
     }
 }
 
-/// 2 if the command, the config or the directory has to be changed, 1 if something failed on the way.
+/// 2 if the command, the config, the directory or the files of a data set have to be changed, 1 if something failed on the way.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_usage = error.is::<ConfigError>()
         || matches!(
@@ -80,6 +94,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             Some(DeviceError::Unknown { .. } | DeviceError::NotCompiledIn { .. } | DeviceError::Absent { .. })
         )
         || matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Unusable { .. }))
+        || error.is::<DataError>()
+        || error.downcast_ref::<FetchError>().is_some_and(FetchError::is_usage)
         || error.is::<report::NothingToReport>()
         || error.is::<StartError>();
     ExitCode::from(if is_usage { 2 } else { 1 })

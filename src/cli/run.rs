@@ -12,9 +12,9 @@ use clap::Args;
 
 use super::progress::{COMPLETE, Progress};
 use super::report::write_report;
-use super::{ExperimentArgs, INTERRUPTED, say};
+use super::{DataArgs, ExperimentArgs, INTERRUPTED, say};
 use crate::config::{Source, read_start};
-use crate::data::{self, Dataset};
+use crate::data::{Dataset, Sources};
 use crate::device::{self, Device};
 use crate::plan::{self, Plan, RunSpec};
 use crate::record::{self, Environment, ExperimentStore, Manifest, StoreError};
@@ -25,6 +25,8 @@ use crate::train::{self, Control, StartError, TrainError};
 pub(super) struct RunArgs {
     #[command(flatten)]
     experiment: ExperimentArgs,
+    #[command(flatten)]
+    data: DataArgs,
     /// The directory of all results; the experiment's name is added
     #[arg(long, default_value = "results", value_name = "DIR")]
     out: PathBuf,
@@ -40,6 +42,13 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let source = Source::load(&args.experiment.config, &args.experiment.overrides)?;
     let adapter = device::find(args.experiment.device.parse()?)?;
     let plan = plan::plan(&source, &adapter.label())?;
+    let sources = Sources::new(args.data.data_dir.as_deref());
+    // What is wrong with the data is known before anything is written. Complete runs do not need them.
+    for spec in &plan.runs {
+        if args.force || !record::has_run(&args.out, &plan.experiment, &spec.run_id) {
+            sources.require(&spec.config)?;
+        }
+    }
     let store = ExperimentStore::open(&args.out, &plan.experiment)?;
     let device = device::open(&adapter)?;
     let stop = stop_on_ctrl_c()?;
@@ -60,6 +69,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
     let runner = Runner {
         plan: &plan,
+        sources: &sources,
         store: &store,
         device: &device,
         environment: Environment::new(&adapter),
@@ -114,6 +124,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
 /// What all runs of a command share.
 struct Runner<'a> {
     plan: &'a Plan,
+    sources: &'a Sources,
     store: &'a ExperimentStore,
     device: &'a Device,
     environment: Environment,
@@ -124,7 +135,7 @@ struct Runner<'a> {
 impl Runner<'_> {
     /// Makes one run and its files.
     fn run(&self, spec: &RunSpec, name: &str) -> anyhow::Result<RunStatus> {
-        let dataset: Dataset = data::load(&spec.config, spec.seed);
+        let dataset: Dataset = self.sources.load(&spec.config, spec.seed)?;
         let start = read_start(&spec.config).context("the network in `training.start_from` cannot be read")?;
         let mut files = self.store.begin(&spec.run_id)?;
         let started = SystemTime::now();

@@ -12,13 +12,16 @@ pub struct DataConfig {
     /// Which data set. Default: `digits`.
     #[serde(default)]
     pub set: DataSet,
-    /// How the inputs of `digits` are scaled. Default: `unit`.
+    /// How images are scaled. Default: `unit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
-    /// Trains on only so many examples of `digits` and `text`, the first ones. Default: all. Of a task whose examples are
+    /// Trains on only so many images or pieces of `text`, the first ones. Default: all. Of a task whose examples are
     /// drawn, the examples in an epoch. Default: 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
+    /// Which images of `mnist` or `fashion_mnist` the network is evaluated on. Default: `test`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
     /// Numbers in an input of `gaussian`; of a sequence, in the input of a time step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<usize>,
@@ -41,6 +44,10 @@ pub enum DataSet {
     /// 1797 handwritten digits of 8 x 8 pixels, embedded in the program.
     #[default]
     Digits,
+    /// 70000 handwritten digits of 28 x 28 pixels, in files (LeCun, Cortes and Burges 1998).
+    Mnist,
+    /// 70000 pictures of clothes of 28 x 28 pixels, in files (Xiao, Rasul and Vollgraf 2017).
+    FashionMnist,
     /// Inputs of `features` independent N(0, 1) numbers, drawn from the seed, as many as a batch has. They have no class.
     Gaussian,
     /// One input of one number, `value`. It has no class.
@@ -74,11 +81,23 @@ pub enum Reading {
     Pixels,
 }
 
+/// Which images a network is evaluated on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evaluation {
+    /// The 10000 images to test on; 60000 are trained on.
+    #[default]
+    Test,
+    /// The last 10000 images of the training split; the other 50000 are trained on (Nielsen, *Neural Networks and Deep
+    /// Learning*, `mnist_loader.py`).
+    Validation,
+}
+
 /// How the inputs are scaled before training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalization {
-    /// As they are in the data set: 0 to 16 for the digits.
+    /// As they are in the data set: 0 to 16 for the digits, 0 to 255 for the other images.
     None,
     /// Divided by the largest possible value: 0 to 1.
     #[default]
@@ -89,9 +108,18 @@ pub enum Normalization {
 
 /// The examples of the digits' training split.
 pub(super) const DIGITS_TRAINING_EXAMPLES: usize = 1437;
-/// The numbers in a digit, which has as many rows as columns.
-const DIGITS_FEATURES: usize = 64;
+/// The rows of a digit, which has as many columns.
 const DIGITS_ROWS: usize = 8;
+/// The sets of images.
+const IMAGES: [DataSet; 3] = [DataSet::Digits, DataSet::Mnist, DataSet::FashionMnist];
+/// The rows of an image of `mnist` and `fashion_mnist`, which has as many columns.
+pub const IMAGE_SIDE: usize = 28;
+/// Their training split.
+pub const IMAGE_TRAINING_EXAMPLES: usize = 60_000;
+/// Their test split.
+pub const IMAGE_TEST_EXAMPLES: usize = 10_000;
+/// The images at the end of the training split that `data.evaluation = "validation"` holds out.
+pub const VALIDATION_EXAMPLES: usize = 10_000;
 /// The most numbers in an input.
 const MAX_FEATURES: usize = 65536;
 /// The most time steps.
@@ -115,19 +143,30 @@ impl DataSet {
         matches!(self, Self::Adding | Self::Copying | Self::TemporalOrder | Self::Parity)
     }
 
-    /// Whether its inputs are images.
-    pub fn is_image(self) -> bool {
-        self == Self::Digits
-    }
-
     /// Whether only a recurrent network can read it.
     pub fn is_sequential(self) -> bool {
         self.is_drawn() || self == Self::Text
     }
 
+    /// Whether the inputs are images, which have classes.
+    pub fn is_image(self) -> bool {
+        IMAGES.contains(&self)
+    }
+
+    /// The rows of an image, which has as many columns; 1 where there is none.
+    fn image_side(self) -> usize {
+        match self {
+            Self::Digits => DIGITS_ROWS,
+            Self::Mnist | Self::FashionMnist => IMAGE_SIDE,
+            _ => 1,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Digits => "digits",
+            Self::Mnist => "mnist",
+            Self::FashionMnist => "fashion_mnist",
             Self::Gaussian => "gaussian",
             Self::Single => "single",
             Self::Adding => "adding",
@@ -145,15 +184,18 @@ impl DataConfig {
         self.normalization.unwrap_or_default()
     }
 
+    /// What the network is evaluated on.
+    pub fn evaluation(&self) -> Evaluation {
+        self.evaluation.unwrap_or_default()
+    }
+
     /// Numbers in an input: those of all time steps of a sequence, in which a symbol is one.
     pub fn features(&self) -> usize {
         match self.set {
-            DataSet::Digits => DIGITS_FEATURES,
+            set if set.is_image() => set.image_side().pow(2),
             DataSet::Gaussian => self.features.unwrap_or(1) * self.sequence_length.unwrap_or(1),
             DataSet::Single => 1,
-            DataSet::Adding | DataSet::Copying | DataSet::TemporalOrder | DataSet::Parity | DataSet::Text => {
-                self.time_steps() * self.numbers_per_step()
-            }
+            _ => self.time_steps() * self.numbers_per_step(),
         }
     }
 
@@ -161,8 +203,8 @@ impl DataConfig {
     pub fn time_steps(&self) -> usize {
         let length = self.sequence_length.unwrap_or(1);
         match (self.set, self.reading.unwrap_or_default()) {
-            (DataSet::Digits, Reading::Rows) => DIGITS_ROWS,
-            (DataSet::Digits, Reading::Pixels) => DIGITS_FEATURES,
+            (set, Reading::Rows) if set.is_image() => set.image_side(),
+            (set, Reading::Pixels) if set.is_image() => set.image_side().pow(2),
             (DataSet::Copying, _) => length + 2 * COPIED_SYMBOLS,
             _ => length,
         }
@@ -171,7 +213,7 @@ impl DataConfig {
     /// Numbers in the input of a time step.
     pub fn numbers_per_step(&self) -> usize {
         match self.set {
-            DataSet::Digits => DIGITS_FEATURES / self.time_steps(),
+            set if set.is_image() => self.features() / self.time_steps(),
             DataSet::Gaussian => self.features.unwrap_or(1),
             DataSet::Adding => 2,
             _ => 1,
@@ -193,6 +235,10 @@ impl DataConfig {
     pub(super) fn all_examples(&self) -> usize {
         match self.set {
             DataSet::Digits => DIGITS_TRAINING_EXAMPLES,
+            DataSet::Mnist | DataSet::FashionMnist => match self.evaluation() {
+                Evaluation::Test => IMAGE_TRAINING_EXAMPLES,
+                Evaluation::Validation => IMAGE_TRAINING_EXAMPLES - VALIDATION_EXAMPLES,
+            },
             // Every piece has an answer beyond its end.
             DataSet::Text => (TEXT_TRAINING_CHARACTERS - 1) / self.time_steps(),
             set if set.is_drawn() => DRAWN_EXAMPLES,
@@ -206,13 +252,13 @@ impl DataConfig {
     }
 
     pub(super) fn violation(&self) -> Option<Violation> {
-        let digits = &[DataSet::Digits][..];
         let drawn = &[DataSet::Adding, DataSet::Copying, DataSet::TemporalOrder, DataSet::Parity][..];
-        let with_examples = [digits, &[DataSet::Text], drawn].concat();
+        let with_examples = [&IMAGES[..], &[DataSet::Text], drawn].concat();
         let with_length = [&[DataSet::Text], drawn, &[DataSet::Gaussian]].concat();
         let present = [
-            ("data.normalization", self.normalization.is_some(), digits),
-            ("data.reading", self.reading.is_some(), digits),
+            ("data.normalization", self.normalization.is_some(), &IMAGES[..]),
+            ("data.reading", self.reading.is_some(), &IMAGES),
+            ("data.evaluation", self.evaluation.is_some(), &[DataSet::Mnist, DataSet::FashionMnist]),
             ("data.examples", self.examples.is_some(), &with_examples),
             ("data.sequence_length", self.sequence_length.is_some(), &with_length),
             ("data.features", self.features.is_some(), &[DataSet::Gaussian]),

@@ -16,8 +16,9 @@ mod start;
 mod training;
 
 pub use data::{
-    COPIED_KINDS, COPIED_SYMBOLS, DataConfig, DataSet, Normalization, Reading, TEXT_ALPHABET, TEXT_TEST_CHARACTERS,
-    TEXT_TRAINING_CHARACTERS,
+    COPIED_KINDS, COPIED_SYMBOLS, DataConfig, DataSet, Evaluation, IMAGE_SIDE, IMAGE_TEST_EXAMPLES,
+    IMAGE_TRAINING_EXAMPLES, Normalization, Reading, TEXT_ALPHABET, TEXT_TEST_CHARACTERS, TEXT_TRAINING_CHARACTERS,
+    VALIDATION_EXAMPLES,
 };
 pub use error::{ConfigError, Origin};
 pub use measurement::{ProbeConfig, ThroughputConfig};

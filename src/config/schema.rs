@@ -284,7 +284,7 @@ impl RunConfig {
                 "must be \"linear_probe\" for a chain, whose cost is its last activation",
                 "set `training.loss = \"linear_probe\"` and `training.steps = 0`",
             )),
-            NetworkKind::Convolutional if self.data.set != DataSet::Digits => Some(violation(
+            NetworkKind::Convolutional if !self.data.set.is_image() => Some(violation(
                 "data.set",
                 "must hold images for a convolutional network",
                 "set `data.set = \"digits\"`",

@@ -95,8 +95,7 @@ impl Batches {
 mod tests {
     use super::*;
     use crate::config::{DataConfig, DataSet};
-    use crate::data::load;
-    use crate::data::tests::{config, sequences};
+    use crate::data::tests::{config, load, sequences};
 
     fn numbers(tensor: Tensor<2>) -> Vec<f32> {
         tensor.into_data().convert::<f32>().try_to_vec().expect("numbers")

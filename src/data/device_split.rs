@@ -177,8 +177,8 @@ fn one_hot_in_time_order(codes: Tensor<2, Int>, classes: usize) -> Tensor<2> {
 mod tests {
     use super::*;
     use crate::config::{DataSet, OutputSteps};
-    use crate::data::tests::sequences;
-    use crate::data::{Task, load};
+    use crate::data::Task;
+    use crate::data::tests::{load, sequences};
 
     fn numbers(tensor: Tensor<2>) -> Vec<f32> {
         tensor.into_data().convert::<f32>().try_to_vec().expect("numbers")

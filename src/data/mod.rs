@@ -1,9 +1,15 @@
-//! Data sets, from embedded bytes or a seed to tensors that stay on the device.
+//! Data sets, from embedded bytes, files or a seed to tensors that stay on the device.
 
 mod batches;
 mod device_split;
 mod digits;
+mod download;
+mod error;
+mod idx;
+mod image_files;
+mod image_set;
 pub mod principal_components;
+mod sources;
 mod split;
 mod synthetic;
 mod tasks;
@@ -12,17 +18,21 @@ mod text;
 pub use batches::Batches;
 pub use device_split::{Batch, DeviceSplit, Targets};
 pub use digits::SHA256 as DIGITS_SHA256;
+pub use download::{Download, FetchError, FetchEvent, fetch};
+pub use error::{DataError, FileFault};
+pub use image_set::{FASHION_MNIST, FileSpec, ImageSet, MNIST};
+pub use sources::{Sources, data_dir};
 pub use split::{Answers, Split};
 pub use tasks::Task;
 pub use text::SHA256 as TEXT_SHA256;
 
-use crate::config::{DataSet, Normalization, RunConfig};
+use crate::config::Normalization;
 
 /// A data set on the host, split and normalised.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// The SHA-256 of the bytes it was made from, in hexadecimal; none where it is drawn from the seed or stands in the
-    /// config.
+    /// The SHA-256 of the bytes it was made from, in hexadecimal; of a set in several files that of their SHA-256, each on a
+    /// line of its own; none where it is drawn from the seed or stands in the config.
     pub sha256: Option<&'static str>,
     /// Numbers in an input.
     pub features: usize,
@@ -51,31 +61,11 @@ impl Dataset {
     }
 }
 
-/// Loads the data set of a config. The seed matters only to sets that are drawn from it.
-pub fn load(config: &RunConfig, seed: u64) -> Dataset {
-    if let Some(task) = Task::of(config) {
-        return task.dataset(seed);
-    }
-    match config.data.set {
-        DataSet::Gaussian => synthetic::gaussian(config.data.features(), config.batch_size(), seed),
-        DataSet::Single => synthetic::single(config.data.value.unwrap_or(0.0)),
-        DataSet::Text => {
-            let answers_every_step = config.sequence().is_some_and(|sequence| sequence.answers_every_step);
-            let mut dataset = text::load(config.data.time_steps(), answers_every_step);
-            dataset.train.truncate(config.training_examples(), dataset.features);
-            dataset
-        }
-        _ => normalized_digits(config),
-    }
-}
-
-fn normalized_digits(config: &RunConfig) -> Dataset {
-    let mut dataset = digits::load();
-    // What is left out does not count in the standardization either.
-    dataset.train.truncate(config.training_examples(), dataset.features);
-    match config.data.normalization() {
+/// Scales the inputs; `largest` is the largest possible value.
+fn normalize(mut dataset: Dataset, normalization: Normalization, largest: f32) -> Dataset {
+    match normalization {
         Normalization::None => {}
-        Normalization::Unit => scale(&mut dataset, digits::LARGEST_PIXEL),
+        Normalization::Unit => scale(&mut dataset, largest),
         Normalization::Standard => standardize(&mut dataset),
     }
     dataset
@@ -87,33 +77,46 @@ fn scale(dataset: &mut Dataset, largest: f32) {
     }
 }
 
-/// Gives every feature mean 0 and variance 1 over the training split; a constant feature becomes 0.
+/// Gives every feature mean 0 and variance 1 over the training split; a constant feature becomes 0. The examples are read
+/// one after the other, as they lie in memory.
 fn standardize(dataset: &mut Dataset) {
     let features = dataset.features;
-    let count = dataset.train.len() as f64;
-    for feature in 0..features {
-        let column = || {
-            let inputs = &dataset.train.inputs;
-            inputs.iter().skip(feature).step_by(features).map(|x| f64::from(*x))
-        };
-        let mean = column().sum::<f64>() / count;
-        let variance = column().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
-        let factor = if variance > 0.0 { variance.sqrt().recip() } else { 0.0 };
-        for inputs in [&mut dataset.train.inputs, &mut dataset.test.inputs] {
-            for x in inputs.iter_mut().skip(feature).step_by(features) {
+    let means = feature_means(&dataset.train, features, |_, x| x);
+    let variances = feature_means(&dataset.train, features, |feature, x| (x - means[feature]).powi(2));
+    let factor = |variance: f64| if variance > 0.0 { variance.sqrt().recip() } else { 0.0 };
+    let factors: Vec<f64> = variances.into_iter().map(factor).collect();
+    for inputs in [&mut dataset.train.inputs, &mut dataset.test.inputs] {
+        for example in inputs.chunks_exact_mut(features) {
+            for ((x, mean), factor) in example.iter_mut().zip(&means).zip(&factors) {
                 *x = ((f64::from(*x) - mean) * factor) as f32;
             }
         }
     }
 }
 
+/// The mean over the examples of a term of every feature, which it is given with its number.
+fn feature_means(split: &Split, features: usize, term: impl Fn(usize, f64) -> f64) -> Vec<f64> {
+    let mut sums = vec![0.0; features];
+    for example in split.inputs.chunks_exact(features) {
+        for (feature, (sum, x)) in sums.iter_mut().zip(example).enumerate() {
+            *sum += term(feature, f64::from(*x));
+        }
+    }
+    sums.into_iter().map(|sum| sum / split.len() as f64).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{
-        Activation, DataConfig, Loss, NetworkConfig, NetworkKind, OutputSteps, ProbeConfig, ThroughputConfig,
-        TrainingConfig, TrainingLength, WeightInit,
+        Activation, DataConfig, DataSet, Loss, NetworkConfig, NetworkKind, OutputSteps, ProbeConfig, RunConfig,
+        ThroughputConfig, TrainingConfig, TrainingLength, WeightInit,
     };
+
+    /// Of a config that needs no files.
+    pub(super) fn load(config: &RunConfig, seed: u64) -> Dataset {
+        Sources::default().load(config, seed).expect("it needs no files")
+    }
 
     pub(super) fn config(data: DataConfig) -> RunConfig {
         RunConfig {

@@ -36,7 +36,12 @@ impl Task {
             DataSet::Copying => Rule::Copying,
             DataSet::TemporalOrder => Rule::TemporalOrder,
             DataSet::Parity => Rule::Parity { answers_every_step },
-            DataSet::Digits | DataSet::Gaussian | DataSet::Single | DataSet::Text => return None,
+            DataSet::Digits
+            | DataSet::Mnist
+            | DataSet::FashionMnist
+            | DataSet::Gaussian
+            | DataSet::Single
+            | DataSet::Text => return None,
         };
         Some(Self {
             rule,

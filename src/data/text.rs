@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn a_config_of_so_many_pieces_trains_on_the_first_ones() {
         let mut config = sequences(DataSet::Text, 30, None);
-        assert_eq!(config.training_examples(), crate::data::load(&config, 1).train.len());
+        assert_eq!(config.training_examples(), crate::data::tests::load(&config, 1).train.len());
         config.data.examples = Some(5);
-        let data = crate::data::load(&config, 1);
+        let data = crate::data::tests::load(&config, 1);
         assert_eq!((data.train.len(), answers(&data.train).len()), (5, 150));
         assert_eq!(data.train.inputs, load(30, true).train.inputs[..150]);
     }

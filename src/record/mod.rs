@@ -9,5 +9,5 @@ mod summary;
 pub use environment::Environment;
 pub use error::StoreError;
 pub use manifest::{Manifest, RowCounts};
-pub use store::{ExperimentStore, PendingRun, RunRecord, load_experiment};
+pub use store::{ExperimentStore, PendingRun, RunRecord, has_run, load_experiment};
 pub use summary::write_summary;

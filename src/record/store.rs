@@ -79,7 +79,7 @@ impl ExperimentStore {
 
     /// Whether a run is there, complete or diverged.
     pub fn has(&self, run_id: &str) -> bool {
-        self.dir.join(run_id).join(MANIFEST).is_file()
+        is_run(&self.dir, run_id)
     }
 
     /// Starts the files of a run under a temporary name.
@@ -105,6 +105,15 @@ impl ExperimentStore {
             temporary,
         })
     }
+}
+
+/// Whether a run is there, as [`ExperimentStore::has`], without opening anything.
+pub fn has_run(out: &Path, experiment: &str, run_id: &str) -> bool {
+    is_run(&out.join(experiment), run_id)
+}
+
+fn is_run(dir: &Path, run_id: &str) -> bool {
+    dir.join(run_id).join(MANIFEST).is_file()
 }
 
 /// The files of a run that is not complete. Dropped, it leaves nothing.

@@ -32,8 +32,9 @@ pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1
 ///
 /// A class is right if its output is the largest, a number if it is closer than .04 to the answer (Hochreiter and Schmidhuber
 /// 1997, section 5.4). Of `copying` only the answers that are symbols count: the blanks before them need no memory.
-/// Sequences are evaluated piece by piece, which the device adds up; other splits at once, because batch norm takes the
-/// statistics of the whole split before the first step.
+/// A split that is too large is evaluated piece by piece, which the device adds up. Before the first step batch norm takes
+/// the statistics of what is evaluated at once: of all test splits but images of 28 x 28 in a convolutional network, the whole
+/// split.
 ///
 /// # Shapes
 ///

@@ -17,6 +17,10 @@ use crate::seed;
 
 /// The sequences that are evaluated at a time: a recurrent network keeps the states of all their time steps.
 const EVALUATED_SEQUENCES: usize = 256;
+/// The pixels that a convolutional network is evaluated on at a time: each has all channels of two layers, in nine copies.
+const EVALUATED_PIXELS: usize = 400_000;
+/// The examples that other networks are evaluated on at a time.
+const EVALUATED_EXAMPLES: usize = 10_000;
 
 /// A network at initialization and its data, on a device. Every training starts from copies of it.
 #[derive(Debug)]
@@ -50,7 +54,11 @@ impl Workload {
         } else {
             Targets::Answers { classes: dataset.classes, judged: dataset.judged_answers }
         };
-        let piece = config.sequence().map_or(usize::MAX, |_| EVALUATED_SEQUENCES);
+        let piece = match config.network.kind {
+            NetworkKind::Recurrent => EVALUATED_SEQUENCES,
+            NetworkKind::Convolutional => EVALUATED_PIXELS / dataset.features.max(1),
+            _ => EVALUATED_EXAMPLES,
+        };
         let split = |split, device| DeviceSplit::new(split, dataset.features, &targets, device).in_pieces_of(piece);
         let batches = match dataset.task {
             Some(task) => Batches::drawn(task, targets.clone(), config.batch_size(), seed, &tracked),
@@ -173,7 +181,7 @@ mod tests {
     use crate::config::{
         Activation, DataConfig, DataSet, NetworkConfig, ThroughputConfig, TrainingConfig, TrainingLength, WeightInit,
     };
-    use crate::data;
+    use crate::data::Sources;
     use crate::train::evaluate;
 
     #[test]
@@ -186,7 +194,7 @@ mod tests {
         let network = NetworkConfig::plain(1, 16, Activation::Tanh, WeightInit::Lecun);
         let (probe, throughput) = (ProbeConfig::default(), ThroughputConfig::default());
         let config = RunConfig { data, network, training, probe, throughput };
-        let workload = Workload::new(&config, 1, &data::load(&config, 1), &Device::flex());
+        let workload = Workload::new(&config, 1, &Sources::default().load(&config, 1).expect("drawn"), &Device::flex());
         assert_eq!((workload.train_split().len(), workload.test_split().len()), (96, 1000));
         let (mut network, mut optimizer, mut batches) = (workload.network(), workload.optimizer(), workload.batches());
         assert_eq!(batches.steps_per_epoch(), 3);

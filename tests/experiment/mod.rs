@@ -5,9 +5,10 @@ use std::sync::atomic::AtomicBool;
 
 use gradmark::analysis::{RunSummary, summarize};
 use gradmark::config::Source;
+use gradmark::data::Sources;
 use gradmark::plan::{Plan, RunSpec, plan};
 use gradmark::schema::RunRows;
-use gradmark::{data, device, train};
+use gradmark::{device, train};
 
 /// The plan of a config of this project.
 #[allow(dead_code)] // Not every test file needs it.
@@ -31,9 +32,10 @@ pub fn run_all(plan: &Plan) -> Vec<(RunSummary, RunRows)> {
     let device = device::open(&adapter).expect("opens");
     let stop = AtomicBool::new(false);
     let control = train::Control { stop: &stop, progress: &|_, _| {} };
+    let sources = Sources::default();
     let run = |spec: &RunSpec| {
         let mut rows = RunRows::default();
-        let dataset = data::load(&spec.config, spec.seed);
+        let dataset = sources.load(&spec.config, spec.seed).expect("the data set is at hand");
         let status = train::run(spec, &dataset, None, &device, &mut rows, &control).expect("runs");
         (summarize(&spec.run_id, spec.levels.clone(), spec.seed, status, &rows), rows)
     };
