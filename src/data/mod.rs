@@ -3,6 +3,7 @@
 mod batches;
 mod device_split;
 mod digits;
+mod points;
 mod split;
 mod synthetic;
 mod tasks;
@@ -45,7 +46,7 @@ impl Dataset {
         match self.train.answers {
             Answers::None(_) => 0,
             Answers::Classes { .. } => self.classes,
-            Answers::Numbers(_) => 1,
+            Answers::Numbers(_) | Answers::Pairs { .. } => 1,
         }
     }
 }

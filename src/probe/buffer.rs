@@ -32,7 +32,7 @@ struct PendingLoss {
 /// The loss of a step and what belongs to the step as a whole.
 #[derive(Debug)]
 pub struct LossMeasurement {
-    /// The loss `[1]`, or the loss and the accuracy `[2]`.
+    /// The loss `[1]`, or the loss and the accuracy `[2]`, where there is one.
     pub loss: Reading,
     /// The penalties `[1]`.
     pub penalty: Option<Reading>,
@@ -114,7 +114,7 @@ impl Probe {
         self.losses.push(PendingLoss { row, measurement: loss });
     }
 
-    /// Keeps the loss and the accuracy `[2]` of a whole split.
+    /// Keeps the loss and the accuracy `[2]` of a whole split, or the loss alone `[1]`.
     pub fn keep_evaluation(&mut self, step: usize, epoch: usize, phase: StepPhase, result: Tensor<1>) {
         let row = self.step_row(step, epoch, phase, None);
         let measurement = LossMeasurement { loss: Reading::Device(result), penalty: None, clip: None };

@@ -3,11 +3,13 @@
 mod chain;
 mod clip;
 mod clock;
+mod gradient_penalty;
 mod loss;
 mod optimizer;
 mod regularize;
 mod step;
 mod throughput;
+mod weight_clipping;
 mod workload;
 
 use std::io;
@@ -16,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::Device;
 
 pub use clock::Clock;
+pub use gradient_penalty::gradient_penalty;
 pub use loss::{evaluate, mean_loss};
 pub use step::make_step;
 pub use workload::Workload;
