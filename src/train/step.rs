@@ -43,8 +43,7 @@ pub fn make_step(
     let mut pending = PendingStep::default();
     if let Some((probe, step)) = &mut measured {
         pending.step = *step;
-        let wants_time_steps = probe.wanted().time_steps;
-        pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units(), wants_time_steps);
+        pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units());
     }
     let gradients = GradientsParams::from_grads(gradients, &network);
     let gradients = regularize::add_penalty_gradients(&network, gradients, training);
