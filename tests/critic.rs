@@ -8,11 +8,12 @@ mod experiment;
 mod reference;
 
 use burn::tensor::{Device, Gradients, Tensor};
-use experiment::parse;
+use experiment::{load, parse, run_all};
 use gradmark::config::{Activation, BlockOrder, Loss, NetworkKind, Norm, RunConfig};
 use gradmark::data::{self, Batch};
 use gradmark::network::{Network, Pass, Plain, Wanted};
 use gradmark::probe::{Probe, Rows};
+use gradmark::schema::{RunRows, StepPhase};
 use gradmark::train::{Workload, gradient_penalty, make_step, mean_loss};
 use reference::{Form, Parameter, Parameters, Signal, cost, forward};
 
@@ -313,6 +314,46 @@ fn an_update_with_weight_clipping_leaves_no_parameter_beyond_c_and_is_measured_a
     }
     assert!(within > 0, "nothing was within c");
     assert_eq!(free.1.gradients[0].grad_l2, clipped.1.gradients[0].grad_l2);
+}
+
+/// The norm of the gradient with respect to the input of the second layer by that with respect to what the last one hands on, at
+/// the last measured step, a layer.
+fn rate(rows: &RunRows) -> f64 {
+    let last = rows.activations.last().expect("measured").step;
+    let of_last = rows.activations.iter().filter(|row| row.step == last);
+    let norms: Vec<f64> = of_last.map(|row| row.input_grad_l2.expect("finite")).collect();
+    let layers = norms.len() - 2;
+    (norms[1] / norms[layers + 1]).powf(1.0 / layers as f64)
+}
+
+/// Gulrajani et al. 2017, figure 1b, on a smaller budget: a quarter of the width with twice the bounds, which makes the same of
+/// c sqrt(n / 2).
+#[test]
+fn clipped_weights_make_gradients_explode_or_vanish_and_the_penalty_keeps_them() {
+    let cases = "sweep.cases=[{name = \"c = .2\", training.weight_clipping = 0.2}, \
+                 {name = \"c = .02\", training.weight_clipping = 0.02}, \
+                 {name = \"c = .002\", training.weight_clipping = 0.002}, \
+                 {name = \"penalty\", training.gradient_penalty = 0.1}]";
+    let overrides = [
+        cases,
+        "sweep.data.set=[\"swiss_roll\"]",
+        "experiment.seeds=1",
+        "network.width=128",
+        "training.steps=300",
+        "training.learning_rate=0.001",
+        "throughput.samples=0",
+    ];
+    let runs = run_all(&load("wgan_weight_clipping.toml", &overrides));
+    let rates: Vec<f64> = runs.iter().map(|(_, rows)| rate(rows)).collect();
+    eprintln!("{rates:?}");
+    assert!(rates[0] > 1.1, "{rates:?}");
+    assert!(rates[1] < 0.3 && rates[2] < 0.03, "{rates:?}");
+    assert!((0.8..1.25).contains(&rates[3]), "{rates:?}");
+    let (summary, rows) = &runs[3];
+    // The critic tells the generated points from the real ones.
+    assert!(summary.test_loss.expect("evaluated") < -0.1, "{:?}", summary.test_loss);
+    assert!(rows.steps.iter().all(|row| row.accuracy.is_none()));
+    assert!(rows.steps.iter().any(|row| row.phase == StepPhase::TestSplit && row.loss.is_some()));
 }
 
 #[test]
