@@ -648,6 +648,43 @@ fn clipping_optimizers_and_penalties_with_missing_or_impossible_values_are_refus
 }
 
 #[test]
+fn critics_whose_data_loss_or_constraint_do_not_go_together_are_refused() {
+    const SPIRAL: &str = "data.set = \"swiss_roll\"";
+    const CRITIC: [&str; 2] = [SPIRAL, "training.loss = \"wasserstein\""];
+    let refused = |changes: &[&str], key, expected: &[&str]| refused_for(&[&CRITIC, changes].concat(), key, expected);
+    let loss = ["must be \"wasserstein\" with real and generated points", "add `loss = \"wasserstein\"`"];
+    refused_for(&[SPIRAL], "training.loss", &loss);
+    refused_for(&["data.set = \"eight_gaussians\"", "training.loss = \"squared_error\""], "training.loss", &loss);
+    let digits = ["no generated points", "set `data.set = \"swiss_roll\"`"];
+    refused_for(&CRITIC[1..], "training.loss", &digits);
+    refused_untrained(&[GAUSSIAN, "data.features = 4", CRITIC[1]], "training.loss", &digits);
+    let even = ["must be even: half", "set `training.batch_size = 32`"];
+    refused(&["training.batch_size = 33"], "training.batch_size", &even);
+    refused(&["data.examples = 99"], "data.examples", &["must be even: half", "set `data.examples = 10000`"]);
+    refused(&["data.sequence_length = 9"], "data.sequence_length", &["only with `data.set = "]);
+    let recurrent = ["network.kind = \"recurrent\"", "network.cell = \"rnn\"", "network.depth = 1"];
+    refused(&recurrent, "data.set", &["must hold sequences"]);
+    refused(&[CONVOLUTIONAL, "network.depth = 8"], "data.set", &["must hold images"]);
+    for value in ["0", "-0.1", "nan", "inf"] {
+        for (key, example) in [("training.weight_clipping", "0.01"), ("training.gradient_penalty", "0.1")] {
+            let line = format!("{key} = {value}");
+            refused(&[&line], key, &["finite number above 0", &format!("set `{key} = {example}`")]);
+        }
+    }
+    let penalty = "training.gradient_penalty = 0.1";
+    let key = "training.gradient_penalty";
+    refused_for(&[penalty], key, &["only with `training.loss = \"wasserstein\"`", "remove it"]);
+    refused(&[penalty, RESIDUAL], key, &["only with `network.kind = \"plain\"`", "remove it"]);
+    let norm = ["must be \"none\"", "set `training.weight_clipping = 0.01` in place"];
+    refused(&[penalty, "network.norm = \"layer\""], "network.norm", &norm);
+    for activation in ["gelu", "maxout"] {
+        let line = format!("network.activation = \"{activation}\"");
+        let expected = ["no derivative here that can be differentiated", "set `network.activation = \"relu\"`"];
+        refused(&[penalty, &line], "network.activation", &expected);
+    }
+}
+
+#[test]
 fn what_does_not_go_together_on_the_command_line_is_blamed_on_it() {
     let config = KEYS.join("\n");
     let run = "run config.toml --device flex";

@@ -113,7 +113,7 @@ fn cost(loss: Loss, outputs: &Matrix, targets: &Matrix) -> (f64, Matrix) {
                 total += z.iter().zip(t).map(term).sum::<f64>();
                 gradient.push(z.iter().zip(t).map(|(z, t)| (sigmoid(*z) - t) / batch).collect());
             }
-            Loss::LinearProbe | Loss::SquaredError => panic!("it has no classes"),
+            Loss::LinearProbe | Loss::SquaredError | Loss::Wasserstein => panic!("it has no classes"),
             Loss::Quadratic => {
                 let sigmoid = |z: f64| function(Activation::Sigmoid, z);
                 total += z.iter().zip(t).map(|(z, t)| (sigmoid(*z).0 - t).powi(2) / 2.0).sum::<f64>();

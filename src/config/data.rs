@@ -68,6 +68,11 @@ pub enum DataSet {
     /// Pieces of an embedded English text, one after the other. The answer, after every time step or only after the last
     /// one, is the next character.
     Text,
+    /// Points of a spiral in the plane, and generated ones, for a critic: the real point of a pair and the same point with
+    /// noise of N(0, 1) in both numbers (Gulrajani et al. 2017, section 3).
+    SwissRoll,
+    /// The same with real points around eight places on a circle.
+    EightGaussians,
 }
 
 /// How a recurrent network reads an image.
@@ -124,6 +129,8 @@ pub const VALIDATION_EXAMPLES: usize = 10_000;
 const MAX_FEATURES: usize = 65536;
 /// The most time steps.
 const MAX_SEQUENCE_LENGTH: usize = 65536;
+/// The numbers in a point of the plane.
+const POINT_NUMBERS: usize = 2;
 /// The examples in an epoch of a task whose examples are drawn.
 const DRAWN_EXAMPLES: usize = 10_000;
 /// The characters of the text that are trained on; the rest is held out.
@@ -140,12 +147,22 @@ pub const COPIED_SYMBOLS: usize = 10;
 impl DataSet {
     /// Whether new examples are drawn in every epoch.
     pub fn is_drawn(self) -> bool {
+        self.is_task() || self.has_generated_points()
+    }
+
+    /// Whether its examples are drawn sequences.
+    fn is_task(self) -> bool {
         matches!(self, Self::Adding | Self::Copying | Self::TemporalOrder | Self::Parity)
+    }
+
+    /// Whether half of its examples are real points and half are generated ones, which a critic tells apart.
+    pub fn has_generated_points(self) -> bool {
+        matches!(self, Self::SwissRoll | Self::EightGaussians)
     }
 
     /// Whether only a recurrent network can read it.
     pub fn is_sequential(self) -> bool {
-        self.is_drawn() || self == Self::Text
+        self.is_task() || self == Self::Text
     }
 
     /// Whether the inputs are images, which have classes.
@@ -174,6 +191,8 @@ impl DataSet {
             Self::TemporalOrder => "temporal_order",
             Self::Parity => "parity",
             Self::Text => "text",
+            Self::SwissRoll => "swiss_roll",
+            Self::EightGaussians => "eight_gaussians",
         }
     }
 }
@@ -195,6 +214,7 @@ impl DataConfig {
             set if set.is_image() => set.image_side().pow(2),
             DataSet::Gaussian => self.features.unwrap_or(1) * self.sequence_length.unwrap_or(1),
             DataSet::Single => 1,
+            DataSet::SwissRoll | DataSet::EightGaussians => POINT_NUMBERS,
             _ => self.time_steps() * self.numbers_per_step(),
         }
     }
@@ -252,9 +272,10 @@ impl DataConfig {
     }
 
     pub(super) fn violation(&self) -> Option<Violation> {
-        let drawn = &[DataSet::Adding, DataSet::Copying, DataSet::TemporalOrder, DataSet::Parity][..];
-        let with_examples = [&IMAGES[..], &[DataSet::Text], drawn].concat();
-        let with_length = [&[DataSet::Text], drawn, &[DataSet::Gaussian]].concat();
+        let tasks = &[DataSet::Adding, DataSet::Copying, DataSet::TemporalOrder, DataSet::Parity][..];
+        let points = &[DataSet::SwissRoll, DataSet::EightGaussians][..];
+        let with_examples = [&IMAGES[..], &[DataSet::Text], tasks, points].concat();
+        let with_length = [&[DataSet::Text], tasks, &[DataSet::Gaussian]].concat();
         let present = [
             ("data.normalization", self.normalization.is_some(), &IMAGES[..]),
             ("data.reading", self.reading.is_some(), &IMAGES),
@@ -303,6 +324,13 @@ impl DataConfig {
 
     fn examples_violation(&self) -> Option<Violation> {
         let most = if self.set.is_drawn() { MAX_EXAMPLES } else { self.all_examples() };
+        if self.set.has_generated_points() && self.examples.is_some_and(|examples| examples % 2 == 1) {
+            return Some(violation(
+                "data.examples",
+                "must be even: half of the examples are real points, and half are generated",
+                "set `data.examples = 10000`, for example, or leave it out",
+            ));
+        }
         self.examples.is_some_and(|examples| !(1..=most).contains(&examples)).then(|| Violation {
             key: "data.examples",
             problem: if self.set.is_drawn() {

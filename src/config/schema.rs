@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::{DataConfig, DataSet};
 use super::measurement::{ProbeConfig, ThroughputConfig};
-use super::network::{NetworkConfig, NetworkKind, Norm};
+use super::network::{Activation, NetworkConfig, NetworkKind, Norm, positive};
 use super::recurrent::OutputSteps;
 use super::training::{BatchSize, Loss, MAX_EXAMPLES, TrainingConfig, TrainingLength};
 
@@ -143,6 +143,7 @@ impl RunConfig {
             .or_else(|| self.training.violation())
             .or_else(|| self.family_violation())
             .or_else(|| self.loss_violation())
+            .or_else(|| self.critic_violation())
             .or_else(|| self.epoch_violation())
             .or_else(|| self.batch_violation())
             .or_else(|| self.pretraining_violation())
@@ -160,6 +161,22 @@ impl RunConfig {
             return self.autoencoder_violation();
         }
         let is_probe = self.training.loss == Loss::LinearProbe;
+        let is_critic = self.training.loss == Loss::Wasserstein;
+        if is_critic != self.data.set.has_generated_points() && !is_probe {
+            return Some(if is_critic {
+                violation(
+                    "training.loss",
+                    "must be another with a data set that has no generated points beside real ones",
+                    "set `data.set = \"swiss_roll\"`, for example, or `training.loss = \"softmax_cross_entropy\"`",
+                )
+            } else {
+                violation(
+                    "training.loss",
+                    "must be \"wasserstein\" with real and generated points, which have no classes",
+                    "add `loss = \"wasserstein\"` under [training]",
+                )
+            });
+        }
         let is_squared = self.training.loss == Loss::SquaredError;
         if is_squared != (self.data.set == DataSet::Adding) && !is_probe && self.data.has_answers() {
             return Some(if is_squared {
@@ -216,6 +233,39 @@ impl RunConfig {
                 "set `training.loss = \"sigmoid_cross_entropy\"`",
             )),
         }
+    }
+
+    /// What a critic asks for.
+    fn critic_violation(&self) -> Option<Violation> {
+        if self.data.set.has_generated_points() && self.batch_size() % 2 == 1 {
+            return Some(violation(
+                "training.batch_size",
+                "must be even: half of a batch are real points, and half are generated",
+                "set `training.batch_size = 32`, for example",
+            ));
+        }
+        self.training.gradient_penalty?;
+        if self.training.loss != Loss::Wasserstein {
+            return Some(only_with("training.gradient_penalty", "training.loss", &["wasserstein"]));
+        }
+        if self.network.kind != NetworkKind::Plain {
+            return Some(only_with("training.gradient_penalty", "network.kind", &["plain"]));
+        }
+        if self.network.norm != Norm::None {
+            return Some(violation(
+                "network.norm",
+                "must be \"none\" with `training.gradient_penalty`, which asks for the gradient of each example by itself",
+                "remove it, or set `training.weight_clipping = 0.01` in place of the penalty",
+            ));
+        }
+        if matches!(self.network.activation, Activation::Gelu | Activation::Maxout) {
+            return Some(violation(
+                "network.activation",
+                "has no derivative here that can be differentiated again, for `training.gradient_penalty`",
+                "set `network.activation = \"relu\"`, for example",
+            ));
+        }
+        positive("training.gradient_penalty", self.training.gradient_penalty, "0.1")
     }
 
     /// The examples of an epoch of a task are on the device at one time.
@@ -300,7 +350,7 @@ impl RunConfig {
     }
 
     fn sequence_violation(&self) -> Option<Violation> {
-        if self.data.set == DataSet::Single {
+        if self.data.set == DataSet::Single || self.data.set.has_generated_points() {
             return Some(violation(
                 "data.set",
                 "must hold sequences for a recurrent network",

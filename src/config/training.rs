@@ -50,6 +50,14 @@ pub struct TrainingConfig {
     /// The factor of the penalty sum w^2 / 2 over the same. Default: 0.
     #[serde(default)]
     pub l2: f64,
+    /// The factor of a critic's gradient penalty, the mean of (|gradient with respect to the input| - 1)^2 at points between
+    /// the real and the generated ones (Gulrajani et al. 2017, equation 3). Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_penalty: Option<f64>,
+    /// The largest absolute value that an update leaves to a parameter, weights and biases alike (Arjovsky et al. 2017,
+    /// algorithm 1). It bounds parameters; `clipping` bounds gradients. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_clipping: Option<f64>,
     /// Decoupled weight decay: w <- w - rate x decay x w before every update, for the same (Loshchilov and Hutter 2019).
     /// Default: 0.
     #[serde(default)]
@@ -101,6 +109,9 @@ pub enum Loss {
     SigmoidCrossEntropy,
     /// |z - t|^2, for answers that are numbers
     SquaredError,
+    /// The mean output on generated points minus that on real ones, of which a batch has as many (Arjovsky et al. 2017,
+    /// algorithm 1). Its negative is the critic's estimate of the distance between the two.
+    Wasserstein,
     /// v . h, where h is what the last hidden layer hands on and v is drawn once of N(0, 1), or is 1 for a chain. There is no
     /// output layer, and nothing to learn.
     LinearProbe,
@@ -228,6 +239,8 @@ impl TrainingConfig {
             clip_threshold: None,
             l1: 0.0,
             l2: 0.0,
+            gradient_penalty: None,
+            weight_clipping: None,
             weight_decay: 0.0,
             truncation: None,
             batch_size: None,
@@ -382,7 +395,8 @@ impl TrainingConfig {
                 "has no meaning with `training.clipping = \"none\"`",
                 "remove it, or set `training.clipping = \"global_norm\"`",
             )),
-            threshold => positive("training.clip_threshold", threshold, "1.0"),
+            threshold => positive("training.clip_threshold", threshold, "1.0")
+                .or_else(|| positive("training.weight_clipping", self.weight_clipping, "0.01")),
         }
     }
 

@@ -51,7 +51,8 @@ pub struct Batch {
     /// One-hot classes, `[batch, classes]`; numbers, `[batch, 1]`; the inputs themselves, `[batch, features]`; or what a linear
     /// probe looks at, `[batch, units]`. With
     /// an answer after every time step `[steps x batch, classes]`: all examples of the first time step, then all of the
-    /// second, which is the order in which a recurrent network has its outputs.
+    /// second, which is the order in which a recurrent network has its outputs. Of real and generated points in turn
+    /// `[batch, 2]`: -1 for a real point and 1 for a generated one, and the share of the pair, which both have.
     pub targets: Tensor<2>,
 }
 
@@ -67,6 +68,7 @@ impl DeviceSplit {
             (Targets::Answers { .. }, Answers::Numbers(numbers)) => {
                 (DeviceTargets::Rows(matrix(numbers.clone(), 1)), 1)
             }
+            (Targets::Answers { .. }, Answers::Pairs { shares }) => (DeviceTargets::Rows(matrix(sides(shares), 2)), 1),
             (Targets::Answers { classes, .. }, Answers::Classes { codes, each: 1 }) => {
                 (DeviceTargets::Rows(matrix(one_hot(codes, *classes), *classes)), 1)
             }
@@ -155,6 +157,11 @@ impl DeviceSplit {
 
 fn direction_rows(direction: &[f32], examples: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(direction.repeat(examples), [examples, direction.len()]), device)
+}
+
+/// The side and the share of every point.
+fn sides(shares: &[f32]) -> Vec<f32> {
+    shares.iter().flat_map(|share| [-1.0, *share, 1.0, *share]).collect()
 }
 
 fn one_hot(codes: &[u8], classes: usize) -> Vec<f32> {

@@ -8,6 +8,7 @@ mod error;
 mod idx;
 mod image_files;
 mod image_set;
+mod points;
 pub mod principal_components;
 mod sources;
 mod split;
@@ -56,7 +57,7 @@ impl Dataset {
         match self.train.answers {
             Answers::None(_) => 0,
             Answers::Classes { .. } => self.classes,
-            Answers::Numbers(_) => 1,
+            Answers::Numbers(_) | Answers::Pairs { .. } => 1,
         }
     }
 }

@@ -24,6 +24,11 @@ pub enum Answers {
     },
     /// A number an example.
     Numbers(Vec<f32>),
+    /// Real and generated points in turn, which make pairs, and nothing to answer.
+    Pairs {
+        /// Of each pair: where on the way from the generated point, 0, to the real one, 1, the gradient penalty looks.
+        shares: Vec<f32>,
+    },
 }
 
 impl Split {
@@ -38,6 +43,7 @@ impl Split {
             Answers::None(examples) => *examples,
             Answers::Classes { codes, each } => codes.len() / each,
             Answers::Numbers(numbers) => numbers.len(),
+            Answers::Pairs { shares } => 2 * shares.len(),
         }
     }
 
@@ -53,6 +59,7 @@ impl Split {
             Answers::None(count) => *count = examples.min(*count),
             Answers::Classes { codes, each } => codes.truncate(examples * *each),
             Answers::Numbers(numbers) => numbers.truncate(examples),
+            Answers::Pairs { shares } => shares.truncate(examples / 2),
         }
     }
 }

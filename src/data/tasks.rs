@@ -1,8 +1,10 @@
-//! Tasks whose examples are drawn anew in every epoch: what a recurrent network must keep in mind, and for how long.
+//! Examples that are drawn anew in every epoch: what a recurrent network must keep in mind and for how long, and the points
+//! that a critic tells apart.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::points::{self, Shape};
 use super::{Answers, Dataset, Split};
 use crate::config::{COPIED_KINDS, COPIED_SYMBOLS, DataSet, RunConfig};
 use crate::seed;
@@ -22,6 +24,7 @@ enum Rule {
     Copying,
     TemporalOrder,
     Parity { answers_every_step: bool },
+    Points(Shape),
 }
 
 /// The examples of the test split.
@@ -36,6 +39,8 @@ impl Task {
             DataSet::Copying => Rule::Copying,
             DataSet::TemporalOrder => Rule::TemporalOrder,
             DataSet::Parity => Rule::Parity { answers_every_step },
+            DataSet::SwissRoll => Rule::Points(Shape::SwissRoll),
+            DataSet::EightGaussians => Rule::Points(Shape::EightGaussians),
             DataSet::Digits
             | DataSet::Mnist
             | DataSet::FashionMnist
@@ -70,7 +75,7 @@ impl Task {
     pub(super) fn dataset(&self, seed: u64) -> Dataset {
         let compared = self.examples.min(TEST_EXAMPLES);
         let (classes, judged_answers) = match self.rule {
-            Rule::Adding => (0, 1),
+            Rule::Adding | Rule::Points(_) => (0, 1),
             // The symbols and the blank. Blanks are no feat of memory.
             Rule::Copying => (COPIED_KINDS + 1, COPIED_SYMBOLS),
             Rule::TemporalOrder => (4, 1),
@@ -94,6 +99,8 @@ impl Task {
             Rule::Copying => "copying",
             Rule::TemporalOrder => "temporal_order",
             Rule::Parity { .. } => "parity",
+            Rule::Points(Shape::SwissRoll) => "swiss_roll",
+            Rule::Points(Shape::EightGaussians) => "eight_gaussians",
         };
         seed::stream(seed, &format!("data.{name}.{purpose}"))
     }
@@ -108,6 +115,7 @@ impl Task {
                 let sums = (0..examples).map(|_| adding(steps, stream, &mut inputs)).collect();
                 return Split { inputs, answers: Answers::Numbers(sums) };
             }
+            Rule::Points(shape) => return points::pairs(shape, examples / 2, stream),
             Rule::Copying => {
                 (0..examples).for_each(|_| copying(steps, stream, &mut inputs, &mut codes));
                 steps
@@ -330,7 +338,7 @@ mod tests {
 
     #[test]
     fn epochs_the_test_split_and_seeds_differ_and_the_same_seed_gives_the_same_data() {
-        for set in [DataSet::Adding, DataSet::Copying, DataSet::TemporalOrder, DataSet::Parity] {
+        for set in [DataSet::Adding, DataSet::Copying, DataSet::TemporalOrder, DataSet::Parity, DataSet::SwissRoll] {
             let task = task(set, 60, None);
             let width = task.features();
             let all =

@@ -18,7 +18,11 @@ fn matrix<'a>(x: &'a Primitive, axes: &[usize]) -> Option<(&'a [f32], [usize; 2]
     Some((elements, [shape[0], shape[1]]))
 }
 
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Primitive {
+pub(super) fn contiguous(x: &Primitive) -> Primitive {
+    if x.is_contiguous() { x.clone() } else { x.to_contiguous() }
+}
+
+pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Primitive {
     Primitive::from_data(TensorData::new(values, shape))
 }
 
@@ -89,7 +93,7 @@ pub fn normalized_backward(
     axes: &[usize],
 ) -> Option<(Primitive, Primitive, Primitive)> {
     let (elements, [rows, columns]) = matrix(x, axes)?;
-    let gradient = if gradient.is_contiguous() { gradient.clone() } else { gradient.to_contiguous() };
+    let gradient = contiguous(gradient);
     let gradient = gradient.as_slice::<f32>()?;
     let gamma = gamma.as_slice::<f32>()?;
     let [mean, deviation] = [mean.as_slice::<f32>()?, deviation.as_slice::<f32>()?];

@@ -11,12 +11,13 @@ use std::ops::Range;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{DType, TensorData};
+use burn::tensor::DType;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::Activated;
 use super::elementary::{settled, sigmoid, tanh};
+use super::flex_layer::{contiguous, tensor};
 use super::product::{Grouped, Packed, Part, View, product, transposed_product};
 use super::recurrent::{Form, Recurrence, States, WeightGradients, Weights};
 
@@ -25,14 +26,6 @@ type Primitive = FloatTensor<Flex>;
 /// The elements of a contiguous tensor of f32.
 fn elements(x: &Primitive) -> Option<&[f32]> {
     if x.dtype() == DType::F32 { x.as_slice::<f32>() } else { None }
-}
-
-fn contiguous(x: &Primitive) -> Primitive {
-    if x.is_contiguous() { x.clone() } else { x.to_contiguous() }
-}
-
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Primitive {
-    Primitive::from_data(TensorData::new(values, shape))
 }
 
 /// What stands for a tensor that a cell does not have.
@@ -315,9 +308,9 @@ pub fn recurrent_backward(
     };
     // In place where nobody else looks at the gates.
     let mut of_sums = if recurrence.kept() > 0 { gates } else { tensor(zeros(count * columns), [count, columns]) };
-    let state_count = |is_wanted: bool| if is_wanted && wants_states { (count + batch) * units } else { 0 };
-    let mut of_hidden = zeros(state_count(true));
-    let mut of_cells = zeros(state_count(recurrence == Recurrence::Lstm));
+    let state_count = if wants_states { (count + batch) * units } else { 0 };
+    let mut of_hidden = zeros(state_count);
+    let mut of_cells = zeros(if recurrence == Recurrence::Lstm { state_count } else { 0 });
     let packed = pack_transposed(weight, recurrence, units);
     let shares = shares(batch);
     let cut = |buffer, columns| cut(buffer, batch, columns, &shares);

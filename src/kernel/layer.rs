@@ -53,25 +53,13 @@ pub trait LayerOps: Backend {
     /// `phi(z)`
     #[fusion(default)]
     fn activated(z: FloatTensor<Self>, function: Activated) -> FloatTensor<Self> {
-        match function {
-            Activated::Sigmoid => Self::sigmoid(z),
-            Activated::Tanh => Self::float_tanh(z),
-            Activated::Relu => Self::relu(z),
-        }
+        stock_activated::<Self>(z, function)
     }
 
     /// `gradient x phi'(z)`, from `y = phi(z)`
     #[fusion(default)]
     fn activated_backward(y: FloatTensor<Self>, gradient: FloatTensor<Self>, function: Activated) -> FloatTensor<Self> {
-        match function {
-            Activated::Sigmoid => Self::sigmoid_backward(y, gradient),
-            Activated::Tanh => {
-                let square = Self::float_mul(y.clone(), y);
-                let slope = Self::float_add_scalar(Self::float_neg(square), 1.0.into());
-                Self::float_mul(slope, gradient)
-            }
-            Activated::Relu => Self::relu_backward(y, gradient),
-        }
+        stock_activated_backward::<Self>(y, gradient, function)
     }
 
     /// The mean and the variance of x over some axes, which keep the length 1.
@@ -107,6 +95,33 @@ pub trait LayerOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes)
     }
+}
+
+/// `phi(z)`
+pub(super) fn stock_activated<B: Backend>(z: FloatTensor<B>, function: Activated) -> FloatTensor<B> {
+    match function {
+        Activated::Sigmoid => B::sigmoid(z),
+        Activated::Tanh => B::float_tanh(z),
+        Activated::Relu => B::relu(z),
+    }
+}
+
+/// `gradient x phi'(z)`, from `y = phi(z)`, in any precision.
+pub(super) fn stock_activated_backward<B: Backend>(
+    y: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    function: Activated,
+) -> FloatTensor<B> {
+    match function {
+        Activated::Sigmoid => B::sigmoid_backward(y, gradient),
+        Activated::Tanh => B::float_mul(minus_from_one::<B>(B::float_mul(y.clone(), y)), gradient),
+        Activated::Relu => B::relu_backward(y, gradient),
+    }
+}
+
+/// `1 - x`
+pub(super) fn minus_from_one<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_add_scalar(B::float_neg(x), 1.0.into())
 }
 
 fn stock_moments<B: Backend>(x: FloatTensor<B>, axes: &[usize]) -> (FloatTensor<B>, FloatTensor<B>) {
@@ -156,14 +171,14 @@ fn standardized<B: Backend>(x: FloatTensor<B>, mean: FloatTensor<B>, deviation: 
 }
 
 /// `[units]` as `[1, units, 1, ..]`.
-fn by_unit<B: Backend>(vector: FloatTensor<B>, rank: usize) -> FloatTensor<B> {
+pub(super) fn by_unit<B: Backend>(vector: FloatTensor<B>, rank: usize) -> FloatTensor<B> {
     let mut dims = vec![1; rank];
     dims[1] = vector.shape().num_elements();
     B::float_reshape(vector, Shape::from(dims))
 }
 
 /// The sums `[units]` over all but the units.
-fn sum_by_unit<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn sum_by_unit<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let axes = (0..x.rank()).filter(|axis| *axis != 1);
     let sums = axes.fold(x, |x, axis| B::float_sum_dim(x, axis));
     let units = sums.shape().num_elements();

@@ -17,6 +17,7 @@ use burn::tensor::{Shape, Slice, Tensor};
 use super::Activated;
 #[cfg(feature = "flex")]
 use super::flex_recurrent;
+use super::layer::{by_unit, minus_from_one, stock_activated, stock_activated_backward, sum_by_unit};
 
 /// The cells. s is the sigmoid; x stands for `x W + b`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,10 +204,6 @@ fn gate<B: Backend>(x: &FloatTensor<B>, place: usize, units: usize) -> FloatTens
     B::float_slice(x.clone(), &[Slice::from(0..rows), Slice::from(place * units..(place + 1) * units)])
 }
 
-fn minus_from_one<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_add_scalar(B::float_neg(x), 1.0.into())
-}
-
 /// Not a product with 0, which leaves a NaN where x is not finite.
 fn zeros<B: Backend>(shape: Shape, like: &FloatTensor<B>) -> FloatTensor<B> {
     B::float_zeros(shape, &like.device(), like.dtype().into())
@@ -214,11 +211,10 @@ fn zeros<B: Backend>(shape: Shape, like: &FloatTensor<B>) -> FloatTensor<B> {
 
 fn stock_recurrent<B: Backend>(x: FloatTensor<B>, weights: Weights<B>, form: Form) -> States<B> {
     let Weights { input, bias, recurrent: weight, inner_bias: bias_in_candidate } = weights;
-    let [units, columns] = [weight.shape()[0], weight.shape()[1]];
+    let units = weight.shape()[0];
     let placeholder = B::float_slice(bias.clone(), &[Slice::from(0..1)]);
-    let bias = B::float_reshape(bias, Shape::new([1, columns]));
-    let projected = B::float_add(B::float_matmul(x, input), bias);
-    let placeholder = B::float_reshape(placeholder, Shape::new([1, 1]));
+    let projected = B::float_add(B::float_matmul(x, input), by_unit::<B>(bias, 2));
+    let placeholder = by_unit::<B>(placeholder, 2);
     let (mut all_hidden, mut all_gates, mut all_cells) = (Vec::new(), Vec::new(), Vec::new());
     let mut before: Option<(FloatTensor<B>, FloatTensor<B>)> = None;
     for step in 0..form.steps {
@@ -232,9 +228,7 @@ fn stock_recurrent<B: Backend>(x: FloatTensor<B>, weights: Weights<B>, form: For
             Recurrence::Rnn(function) => {
                 let z = sum(x, product);
                 let hidden = match function {
-                    Some(Activated::Tanh) => B::float_tanh(z),
-                    Some(Activated::Sigmoid) => B::sigmoid(z),
-                    Some(Activated::Relu) => B::relu(z),
+                    Some(function) => stock_activated::<B>(z, function),
                     None => z,
                 };
                 all_hidden.push(hidden.clone());
@@ -264,7 +258,7 @@ fn stock_recurrent<B: Backend>(x: FloatTensor<B>, weights: Weights<B>, form: For
                 };
                 let reset = B::sigmoid(part(0));
                 let update = B::sigmoid(part(1));
-                let bias = B::float_reshape(bias_in_candidate.clone(), Shape::new([1, units]));
+                let bias = by_unit::<B>(bias_in_candidate.clone(), 2);
                 let inner = match &product {
                     Some(product) => B::float_add(gate::<B>(product, 2, units), bias),
                     None => B::float_add(zeros::<B>(reset.shape(), &reset), bias),
@@ -312,7 +306,7 @@ fn stock_recurrent_backward<B: Backend>(
         match form.recurrence {
             Recurrence::Rnn(function) => {
                 let of_z = match function {
-                    Some(function) => through::<B>(hidden_at(step), of_hidden, function),
+                    Some(function) => stock_activated_backward::<B>(hidden_at(step), of_hidden, function),
                     None => of_hidden,
                 };
                 of_hidden = B::float_matmul(of_z.clone(), transposed.clone());
@@ -323,17 +317,20 @@ fn stock_recurrent_backward<B: Backend>(
                 let [input, forget, candidate, output] = [0, 1, 2, 3].map(|place| gate::<B>(&gates, place, units));
                 let squashed = B::float_tanh(at::<B>(states.cells.clone(), step, steps));
                 let through_output = B::float_mul(of_hidden.clone(), output.clone());
-                of_cell = B::float_add(of_cell, through::<B>(squashed.clone(), through_output, Activated::Tanh));
+                of_cell = B::float_add(
+                    of_cell,
+                    stock_activated_backward::<B>(squashed.clone(), through_output, Activated::Tanh),
+                );
                 if wants_states {
                     cell_gradients.push(of_cell.clone());
                 }
                 let before = if step > 0 { at::<B>(states.cells.clone(), step - 1, steps) } else { nothing.clone() };
                 let times = |factor| B::float_mul(of_cell.clone(), factor);
                 let of_gates = vec![
-                    through::<B>(input.clone(), times(candidate.clone()), Activated::Sigmoid),
-                    through::<B>(forget.clone(), times(before), Activated::Sigmoid),
-                    through::<B>(candidate, times(input), Activated::Tanh),
-                    through::<B>(output, B::float_mul(of_hidden, squashed), Activated::Sigmoid),
+                    stock_activated_backward::<B>(input.clone(), times(candidate.clone()), Activated::Sigmoid),
+                    stock_activated_backward::<B>(forget.clone(), times(before), Activated::Sigmoid),
+                    stock_activated_backward::<B>(candidate, times(input), Activated::Tanh),
+                    stock_activated_backward::<B>(output, B::float_mul(of_hidden, squashed), Activated::Sigmoid),
                 ];
                 let of_z = B::float_cat(of_gates, 1);
                 of_cell = B::float_mul(of_cell, forget);
@@ -345,11 +342,11 @@ fn stock_recurrent_backward<B: Backend>(
                 let [reset, update, candidate, inner] = [0, 1, 2, 3].map(|place| gate::<B>(&gates, place, units));
                 let before = if step > 0 { hidden_at(step - 1) } else { nothing.clone() };
                 let through_new = B::float_mul(of_hidden.clone(), minus_from_one::<B>(update.clone()));
-                let of_candidate = through::<B>(candidate.clone(), through_new, Activated::Tanh);
+                let of_candidate = stock_activated_backward::<B>(candidate.clone(), through_new, Activated::Tanh);
                 let of_reset = B::float_mul(of_candidate.clone(), inner);
-                let of_reset = through::<B>(reset.clone(), of_reset, Activated::Sigmoid);
+                let of_reset = stock_activated_backward::<B>(reset.clone(), of_reset, Activated::Sigmoid);
                 let of_update = B::float_mul(of_hidden.clone(), B::float_sub(before, candidate));
-                let of_update = through::<B>(update.clone(), of_update, Activated::Sigmoid);
+                let of_update = stock_activated_backward::<B>(update.clone(), of_update, Activated::Sigmoid);
                 let of_inner = B::float_mul(of_candidate.clone(), reset);
                 let of_product = B::float_cat(vec![of_reset.clone(), of_update.clone(), of_inner.clone()], 1);
                 sums.push(B::float_cat(vec![of_reset, of_update, of_candidate, of_inner], 1));
@@ -387,14 +384,10 @@ fn stock_weight_gradients<B: Backend>(
     let columns = recurrence.gates() * units;
     let of_input = of_gates::<B>(of_sums, recurrence.input_gates(), units);
     let of_state = of_gates::<B>(of_sums, recurrence.state_gates(), units);
-    let sum = |x: FloatTensor<B>| {
-        let count = x.shape()[1];
-        B::float_reshape(B::float_sum_dim(x, 0), Shape::new([count]))
-    };
     let last = recurrence.blocks() - 1;
     WeightGradients {
-        bias: sum(of_input.clone()),
-        inner_bias: sum(gate::<B>(of_sums, last, units)),
+        bias: sum_by_unit::<B>(of_input.clone()),
+        inner_bias: sum_by_unit::<B>(gate::<B>(of_sums, last, units)),
         input: B::float_matmul(B::float_transpose(x), of_input),
         // The initial state is 0.
         recurrent: if form.steps == 1 {
@@ -414,18 +407,6 @@ fn of_gates<B: Backend>(of_sums: &FloatTensor<B>, gates: &[Option<usize>], units
     }
     let blocks = gates.iter().enumerate().filter(|(_, gate)| gate.is_some());
     B::float_cat(blocks.map(|(block, _)| gate::<B>(of_sums, block, units)).collect(), 1)
-}
-
-/// `gradient x phi'(z)`, from `y = phi(z)`, in any precision.
-fn through<B: Backend>(y: FloatTensor<B>, gradient: FloatTensor<B>, function: Activated) -> FloatTensor<B> {
-    match function {
-        Activated::Sigmoid => {
-            let slope = B::float_mul(y.clone(), minus_from_one::<B>(y));
-            B::float_mul(slope, gradient)
-        }
-        Activated::Tanh => B::float_mul(minus_from_one::<B>(B::float_mul(y.clone(), y)), gradient),
-        Activated::Relu => B::relu_backward(y, gradient),
-    }
 }
 
 #[cfg(feature = "flex")]

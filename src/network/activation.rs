@@ -32,6 +32,49 @@ pub fn activate<const D: usize>(function: ActivationFunction, slope: Option<Tens
     }
 }
 
+/// The activation and the slope phi'(z) at each element, from tracked tensors, so that the slope can be differentiated too;
+/// where it is piecewise constant it is a constant. `slope` is as in [`activate`]. None for GELU and maxout, for which it is
+/// not written.
+///
+/// # Shapes
+///
+/// - z: `[batch, units]`
+/// - returns: the same, twice
+pub(super) fn activate_with_slope(
+    function: ActivationFunction,
+    slope: Option<Tensor<1>>,
+    z: &Tensor<2>,
+) -> Option<(Tensor<2>, Tensor<2>)> {
+    let a = activate(function, slope.clone(), z.clone());
+    let above = || z.clone().greater_elem(0.0).float();
+    let below = || z.clone().lower_equal_elem(0.0).float();
+    let slope = match function.kind {
+        Activation::Sigmoid => a.clone() * (1.0 - a.clone()),
+        Activation::Tanh => 1.0 - a.clone().square(),
+        Activation::Relu => above(),
+        Activation::LeakyRelu => above() + below() * function.slope,
+        Activation::Prelu => match slope {
+            Some(slope) => above() + below() * slope.unsqueeze(),
+            None => above() + below() * function.slope,
+        },
+        // Below 0 the derivative of scale alpha (exp(z) - 1) is the value and scale alpha.
+        Activation::Elu => above() + below() * (a.clone() + 1.0),
+        Activation::Selu => above() * SELU_SCALE + below() * (a.clone() + SELU_SCALE * SELU_ALPHA),
+        Activation::Softplus => activated(z.clone(), Activated::Sigmoid),
+        Activation::Identity => z.ones_like(),
+        Activation::Gelu | Activation::Maxout => return None,
+    };
+    Some((a, slope))
+}
+
+/// Whether the slope of a function changes between its kinks, so that it has a derivative.
+pub(super) fn has_curvature(function: ActivationFunction) -> bool {
+    !matches!(
+        function.kind,
+        Activation::Relu | Activation::LeakyRelu | Activation::Prelu | Activation::Maxout | Activation::Identity
+    )
+}
+
 /// Burn's own ELU and SELU evaluate the exponential of large positive z too, and their gradients become NaN from z = 89
 /// on; here it never sees a positive number.
 fn exponential_unit<const D: usize>(z: Tensor<D>, alpha: f64, scale: f64) -> Tensor<D> {
@@ -129,6 +172,45 @@ mod tests {
                 assert!(close(values[place], value), "{kind:?}({z}) = {}, expected {value}", values[place]);
                 let found = derivatives[place];
                 assert!(close(found, derivative), "{kind:?}'({z}) = {found}, expected {derivative}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_slope_beside_an_activation_is_the_derivative_in_f64_and_has_the_second_one_for_its_gradient() {
+        let points = [-3.0_f32, -0.5, 0.3, 2.0];
+        let device = Device::flex().autodiff();
+        for kind in [
+            Activation::Sigmoid,
+            Activation::Tanh,
+            Activation::Relu,
+            Activation::LeakyRelu,
+            Activation::Prelu,
+            Activation::Elu,
+            Activation::Selu,
+            Activation::Softplus,
+            Activation::Identity,
+        ] {
+            let z = Tensor::<1>::from_floats(points, &device).reshape([1, 4]).require_grad();
+            let learned = Tensor::<1>::from_floats([0.1], &device).require_grad();
+            let (_, slope) = activate_with_slope(function(kind), Some(learned.clone()), &z).expect("written");
+            // With the constants the sum leads to z and to the learned slope, whatever the function.
+            let sum = slope.clone().sum() + z.clone().sum() + learned.clone().sum();
+            let gradients = sum.backward();
+            let second: Vec<f64> = z.grad(&gradients).expect("leads there").into_data().iter::<f64>().collect();
+            let of_learned = f64::from(learned.grad(&gradients).expect("leads there").into_scalar::<f32>());
+            let below = points.iter().filter(|z| **z < 0.0).count() as f64;
+            assert_eq!(of_learned, 1.0 + if kind == Activation::Prelu { below } else { 0.0 }, "{kind:?}");
+            for ((z, found), second) in points.iter().zip(slope.into_data().iter::<f64>()).zip(second) {
+                let derivative = |by: f64| value_and_derivative(function(kind), f64::from(*z) + by).1;
+                assert!((found - derivative(0.0)).abs() < 1e-6, "{kind:?}'({z}) = {found}");
+                let expected = (derivative(1e-5) - derivative(-1e-5)) / 2e-5;
+                assert!(
+                    (second - 1.0 - expected).abs() < 1e-5,
+                    "{kind:?}''({z}) = {}, expected {expected}",
+                    second - 1.0
+                );
+                assert!(has_curvature(function(kind)) || second == 1.0, "{kind:?}''({z})");
             }
         }
     }

@@ -67,7 +67,8 @@ pub struct RecurrenceTrace {
     /// Leaves `[(steps + 1) x batch, units]` whose gradients are those of the hidden states and of the cell states, the initial
     /// ones first, if they are wanted and known.
     pub state_offsets: Vec<Tensor<2>>,
-    /// What the cell keeps, `[steps x batch, kept x units]`, outside the graph; none of a cell without gates.
+    /// What the cell keeps, `[steps x batch, kept x units]`, outside the graph, if the time steps are wanted; none of a cell
+    /// without gates.
     pub gates: Option<Tensor<2>>,
 }
 

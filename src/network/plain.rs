@@ -4,7 +4,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::layer::{Shaped, Size};
+use super::activation::{activate_with_slope, has_curvature};
+use super::layer::{Layer, Shaped, Size};
 use super::norm::Norm;
 use super::pass::Pass;
 use super::{Dense, DenseLayer, Interface, block};
@@ -54,6 +55,52 @@ impl Plain {
             Some(output) => output.forward(x),
             None => x,
         }
+    }
+
+    /// The gradient of each output, summed, with respect to its input, written as a forward computation: with the
+    /// pre-activations z of every layer, `g = w_out` and from the last layer to the first `g <- (g phi'(z)) W^T`. The backward
+    /// pass goes through it as through any other computation; Burn's graph has no second derivatives.
+    ///
+    /// None without an output layer, with normalization, or with an activation function whose slope is not written so.
+    ///
+    /// # Shapes
+    ///
+    /// - inputs: `[batch, features]`
+    /// - returns: the same
+    pub fn input_gradient(&self, inputs: Tensor<2>) -> Option<Tensor<2>> {
+        let [batch, _] = inputs.dims();
+        let mut slopes = Vec::with_capacity(self.hidden.len());
+        let mut x = inputs;
+        for layer in &self.hidden {
+            if layer.norm.is_some() {
+                return None;
+            }
+            let (a, slope) = activate_with_slope(layer.shaping().function, layer.slope(), &layer.affine(x))?;
+            slopes.push(slope);
+            x = a;
+        }
+        let of_outputs = self.output.as_ref()?.weight.val().sum_dim(1).transpose();
+        let width = of_outputs.dims()[1];
+        let layers = self.hidden.iter().zip(slopes).rev();
+        Some(layers.fold(of_outputs.expand([batch, width]), |gradient, (layer, slope)| {
+            (gradient * slope).matmul(layer.weight.val().transpose())
+        }))
+    }
+
+    /// Floating-point operations of the matrix products of [`Plain::input_gradient`] and of its backward pass.
+    pub fn input_gradient_flops(&self, batch_size: usize) -> f64 {
+        let products = self.hidden.iter().enumerate().map(|(index, layer)| {
+            let [inputs, units] = layer.weight.shape().dims();
+            // The pass to the slopes and the way back to the input; backward two for the latter, and where the slope
+            // depends on z two for the former, but for the gradient of the inputs.
+            let passes = match (has_curvature(layer.shaping().function), index) {
+                (false, _) => 4.0,
+                (true, 0) => 5.0,
+                (true, _) => 6.0,
+            };
+            passes * (inputs * units) as f64
+        });
+        2.0 * batch_size as f64 * products.sum::<f64>()
     }
 
     pub(super) fn norms(&mut self) -> impl Iterator<Item = &mut Norm> {

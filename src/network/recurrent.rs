@@ -175,8 +175,9 @@ impl OwnLayer {
             recurrent: self.recurrent.weight.val(),
             inner_bias: self.recurrent.bias.as_ref().map(Param::val),
         };
-        let recurred = kernel::recurrent(x, parameters, self.form, pass.wanted_of_recurrence());
-        let gates = (self.form.recurrence.kept() > 0).then_some(recurred.gates);
+        let wanted = pass.wanted_of_recurrence();
+        let recurred = kernel::recurrent(x, parameters, self.form, wanted);
+        let gates = (wanted.states && self.form.recurrence.kept() > 0).then_some(recurred.gates);
         pass.recurrence(RecurrenceTrace {
             form: self.form,
             hidden: recurred.hidden,

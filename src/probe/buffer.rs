@@ -42,7 +42,7 @@ pub enum Judgement {
 /// The loss of a step and what belongs to the step as a whole.
 #[derive(Debug)]
 pub struct LossMeasurement {
-    /// The loss `[1]`, or the loss and what judges it `[2]`.
+    /// The loss `[1]`, or the loss and what judges it `[2]`, where something does.
     pub loss: Reading,
     /// The penalties `[1]`.
     pub penalty: Option<Reading>,
@@ -124,7 +124,7 @@ impl Probe {
         self.losses.push(PendingLoss { row, measurement: loss, judgement: Judgement::Accuracy });
     }
 
-    /// Keeps the loss of a whole split and what judges it, `[2]`.
+    /// Keeps the loss of a whole split and what judges it, `[2]`, or the loss alone `[1]`.
     pub fn keep_evaluation(
         &mut self,
         step: usize,

@@ -22,7 +22,7 @@ pub struct Measurement {
     pub activation: Option<Reading>,
     /// The sum over the batch of every unit's delta.
     pub units: Option<Reading>,
-    /// Of a recurrent layer whose time steps are wanted.
+    /// Of a recurrent layer: what it left of its time steps.
     pub recurrence: Option<recurrence::Measurement>,
     /// Whether the activations are gated, so that the activation function does not tell where they are flat.
     pub is_gated: bool,
@@ -31,14 +31,13 @@ pub struct Measurement {
 /// Where no activation is flat.
 const NOWHERE_FLAT: FlatParts = FlatParts { low: f32::NEG_INFINITY, high: f32::INFINITY };
 
-/// Summarizes every traced layer after the backward pass; `wants_units` adds the units one by one, `wants_time_steps` the time
-/// steps of recurrent layers.
+/// Summarizes every traced layer after the backward pass, and the time steps of recurrent layers that are in the trace;
+/// `wants_units` adds the units one by one.
 pub fn measure(
     trace: Vec<LayerTrace>,
     gradients: &Gradients,
     function: ActivationFunction,
     wants_units: bool,
-    wants_time_steps: bool,
 ) -> Vec<Measurement> {
     let mut measurements = Vec::new();
     let (mut deltas, mut inputs, mut activations) = (Places::default(), Places::default(), Places::default());
@@ -56,8 +55,7 @@ pub fn measure(
             activations.push(place, activation);
         }
         measurement.is_gated = layer.recurrence.as_ref().is_some_and(|trace| trace.form.recurrence.kept() > 0);
-        let recurrence = layer.recurrence.filter(|_| wants_time_steps);
-        measurement.recurrence = recurrence.map(|trace| recurrence::measure(trace, gradients));
+        measurement.recurrence = layer.recurrence.map(|trace| recurrence::measure(trace, gradients));
         measurements.push(measurement);
     }
     for (place, reading) in deltas.summarize(kernel::delta_summaries) {

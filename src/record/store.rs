@@ -438,6 +438,7 @@ mod tests {
             loss: Some(2.5e-7),
             penalty: None,
             accuracy: None,
+            reconstruction_error: None,
             learning_rate: None,
             grad_l2_before_clip: None,
             grad_l2_after_clip: None,

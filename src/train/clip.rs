@@ -1,4 +1,4 @@
-//! Gradient clipping, on the device and without waiting for it.
+//! Gradient clipping, on the device and without waiting for it. `weight_clipping` bounds the parameters instead.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -106,13 +106,15 @@ impl Factor {
             Self::Host(factor) if factor == 1.0 || !factor.is_finite() => gradient,
             Self::Host(factor) => gradient * factor,
             Self::Device(factor) => gradient * factor.unsqueeze(),
-            Self::Bound(threshold) => {
-                let (above, below) =
-                    (gradient.clone().greater_elem(threshold), gradient.clone().lower_elem(-threshold));
-                gradient.mask_fill(above, threshold).mask_fill(below, -threshold)
-            }
+            Self::Bound(threshold) => bounded(gradient, threshold),
         }
     }
+}
+
+/// Each element between `-threshold` and `threshold`. What is not a number stays so.
+pub(super) fn bounded<const D: usize>(x: Tensor<D>, threshold: f64) -> Tensor<D> {
+    let (above, below) = (x.clone().greater_elem(threshold), x.clone().lower_elem(-threshold));
+    x.mask_fill(above, threshold).mask_fill(below, -threshold)
 }
 
 /// `min(1, threshold / norm)`

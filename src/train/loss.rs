@@ -1,7 +1,7 @@
 //! The costs, and the evaluation of a whole split.
 
 use burn::module::Module;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Tensor, activation, s};
 
 use crate::config::Loss;
 use crate::data::{Batch, DeviceSplit};
@@ -13,7 +13,8 @@ use crate::network::{Network, Pass};
 ///
 /// - outputs: `[rows, classes]`, before softmax or sigmoid; `[rows, 1]` where the answer is a number. A row is an example or,
 ///   with an answer after every time step, an example at a time step
-/// - targets: the same, as in [`Batch`]: one-hot classes, numbers, or of a linear probe the direction in which it looks
+/// - targets: the same, as in [`Batch`]: one-hot classes, numbers, or of a linear probe the direction in which it looks; of
+///   real and generated points `[rows, 2]`, whose first column is their side
 /// - returns: `[1]`
 pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     let rows = outputs.dims()[0] as f64;
@@ -24,11 +25,14 @@ pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1
         Loss::LinearProbe => (outputs * targets).sum() / rows,
         Loss::Quadratic => (activation::sigmoid(outputs) - targets).square().sum() / (2.0 * rows),
         Loss::SquaredError => (outputs - targets).square().sum() / rows,
+        // Half of the rows are of each side.
+        Loss::Wasserstein => (outputs * targets.slice(s![.., 0..1])).sum() / (rows / 2.0),
     }
 }
 
 /// The mean cost and the fraction of right answers, over a whole split, without a graph; of an autoencoder, in place of the
-/// latter, the mean over the examples of the squared distance |x - r|^2 between an input and its reconstruction.
+/// latter, the mean over the examples of the squared distance |x - r|^2 between an input and its reconstruction. A critic has
+/// no right answers.
 ///
 /// A class is right if its output is the largest, a number if it is closer than .04 to the answer (Hochreiter and Schmidhuber
 /// 1997, section 5.4). Of `copying` only the answers that are symbols count: the blanks before them need no memory.
@@ -38,7 +42,7 @@ pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1
 ///
 /// # Shapes
 ///
-/// - returns: `[2]`, cost and accuracy or squared distance
+/// - returns: `[2]`, cost and accuracy or squared distance; of a critic `[1]`, the cost
 pub fn evaluate(network: &Network, split: &DeviceSplit, loss: Loss) -> Tensor<1> {
     let network = network.valid();
     let examples = split.len() as f64;
@@ -54,7 +58,8 @@ pub fn evaluate(network: &Network, split: &DeviceSplit, loss: Loss) -> Tensor<1>
         };
         result * share
     };
-    split.pieces().map(judge_piece).fold(Tensor::zeros([2], &split.inputs.device()), Tensor::add)
+    let sum = split.pieces().map(judge_piece).reduce(Tensor::add);
+    sum.unwrap_or_else(|| Tensor::zeros([2], &split.inputs.device()))
 }
 
 /// The mean cost of all rows and the fraction that is right of the last ones, which are those of the last answers: rows
@@ -63,6 +68,9 @@ fn judge(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, judged_rows: usize)
     let rows = outputs.dims()[0];
     let judged = rows - judged_rows..rows;
     let cost = mean_loss(loss, outputs.clone(), targets.clone());
+    if loss == Loss::Wasserstein {
+        return cost;
+    }
     let accuracy = accuracy(loss, outputs.slice([judged.clone()]), targets.slice([judged]));
     Tensor::cat(vec![cost, accuracy], 0)
 }
@@ -94,7 +102,7 @@ fn accuracy(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use burn::tensor::{Device, s};
+    use burn::tensor::Device;
     use rand::RngExt;
 
     use super::*;
@@ -136,6 +144,14 @@ mod tests {
         let terms = [s(1.0) - 1.0, s(-2.0), s(0.5), s(0.0), s(3.0), s(-1.0) - 1.0];
         let expected = terms.iter().map(|x| x * x).sum::<f64>() / 4.0;
         assert!((f64::from(value(Loss::Quadratic)) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_critic_costs_its_mean_on_generated_points_minus_that_on_real_ones_and_is_never_right() {
+        let device = Device::flex();
+        let outputs = Tensor::from_floats([[3.0], [1.0], [-0.5], [4.0]], &device);
+        let targets = Tensor::from_floats([[-1.0, 0.3], [1.0, 0.3], [-1.0, 0.9], [1.0, 0.9]], &device);
+        assert_eq!(judged(Loss::Wasserstein, outputs, targets, 4), [2.5 - 1.25]);
     }
 
     fn judged(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, judged_rows: usize) -> Vec<f32> {

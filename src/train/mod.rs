@@ -3,6 +3,7 @@
 mod chain;
 mod clip;
 mod clock;
+mod gradient_penalty;
 mod loss;
 mod optimizer;
 mod pretrain;
@@ -10,6 +11,7 @@ mod regularize;
 mod saved;
 mod step;
 mod throughput;
+mod weight_clipping;
 mod workload;
 
 use std::io;
@@ -18,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::Device;
 
 pub use clock::{Clock, Stopwatch};
+pub use gradient_penalty::gradient_penalty;
 pub use loss::{evaluate, mean_loss};
 pub use saved::{StartError, start_from, to_safetensors};
 pub use step::make_step;

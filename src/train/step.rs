@@ -1,10 +1,13 @@
 //! One step: forward, backward, probe, clip, update.
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
 
 use super::clip;
+use super::gradient_penalty::gradient_penalty;
 use super::loss::mean_loss;
 use super::regularize;
+use super::weight_clipping;
 use crate::config::TrainingConfig;
 use crate::data::Batch;
 use crate::kernel::Reading;
@@ -26,24 +29,29 @@ pub fn make_step(
         Some((probe, _)) if probe.wants_layers() => Pass::traced(probe.wanted()),
         _ => Pass::training(),
     };
+    let critic_penalty = gradient_penalty(&network, &batch, training);
     let outputs = network.forward(batch.inputs, &mut pass);
     let loss = mean_loss(training.loss, outputs, batch.targets);
     let (trace, statistics) = pass.finish();
 
-    let gradients = loss.backward();
+    // The penalty comes of a pass of its own over other points: deltas are those of the loss.
+    let gradients = match &critic_penalty {
+        Some(penalty) => (loss.clone() + penalty.clone()).backward(),
+        None => loss.backward(),
+    };
 
     let mut pending = PendingStep::default();
     if let Some((probe, step)) = &mut measured {
         pending.step = *step;
-        let wants_time_steps = probe.wanted().time_steps;
-        pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units(), wants_time_steps);
+        pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units());
     }
     let gradients = GradientsParams::from_grads(gradients, &network);
     let gradients = regularize::add_penalty_gradients(&network, gradients, training);
     let mut penalty = None;
     let mut before = None;
     if let Some((probe, _)) = &measured {
-        penalty = regularize::penalty(&network, training).map(Reading::Device);
+        let penalties = [regularize::penalty(&network, training), critic_penalty.map(Tensor::inner)];
+        penalty = penalties.into_iter().flatten().reduce(Tensor::add).map(Reading::Device);
         if probe.wants_parameters() {
             pending.gradients = gradient::measure(&network, &gradients);
             before = Some(update::snapshot(&network));
@@ -57,6 +65,7 @@ pub fn make_step(
     if let Some(optimizer) = optimizer {
         network = regularize::decay(network, training);
         network = optimizer.step(training.learning_rate(), network, gradients);
+        network = weight_clipping::clip(network, training);
         network.absorb(statistics);
     }
     if let Some(before) = before {

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::optimizer::optimizer;
-use super::{Clock, STEPS_PER_READING, StartError, TrainError, make_step, start_from};
+use super::{Clock, STEPS_PER_READING, StartError, TrainError, gradient_penalty, make_step, start_from};
 use crate::config::{Loss, NetworkKind, ProbeConfig, RunConfig, TrainingLength};
 use crate::data::{Batches, Dataset, DeviceSplit, Targets};
 use crate::network::{Interface, Network};
@@ -155,9 +155,10 @@ impl Workload {
         Ok(clock.stop_ms(&self.device)?)
     }
 
-    /// Floating-point operations of a step, by [`Network::flops_per_step`].
+    /// Floating-point operations of a step, by [`Network::flops_per_step`], with those of the gradient penalty.
     pub fn flops_per_step(&self) -> f64 {
-        self.network.flops_per_step(self.batch_size())
+        let penalty = gradient_penalty::flops(&self.network, self.batch_size(), &self.config.training);
+        self.network.flops_per_step(self.batch_size()) + penalty
     }
 
     /// Examples in a step.

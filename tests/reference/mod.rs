@@ -436,8 +436,17 @@ pub fn function(activation: Activation, slope: f64, z: f64) -> f64 {
     }
 }
 
-/// The mean of the costs of all examples.
+/// The mean of the costs of all examples; of a critic the mean over generated points minus that over real ones, which are told
+/// apart by the first of two targets.
 pub fn cost(loss: Loss, outputs: &Signal, targets: &[f64]) -> f64 {
+    if loss == Loss::Wasserstein {
+        let mean_of = |side: f64| {
+            let sides = outputs.values.iter().zip(targets.chunks(2));
+            let on_side: Vec<f64> = sides.filter(|(_, target)| target[0] == side).map(|(output, _)| *output).collect();
+            on_side.iter().sum::<f64>() / on_side.len() as f64
+        };
+        return mean_of(1.0) - mean_of(-1.0);
+    }
     let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
     let example = |(z, t): (&[f64], &[f64])| -> f64 {
         let pairs = z.iter().zip(t);
@@ -450,6 +459,7 @@ pub fn cost(loss: Loss, outputs: &Signal, targets: &[f64]) -> f64 {
             Loss::Quadratic => pairs.map(|(z, t)| (sigmoid(*z) - t).powi(2) / 2.0).sum(),
             Loss::SquaredError => pairs.map(|(z, t)| (z - t).powi(2)).sum(),
             Loss::LinearProbe => pairs.map(|(z, t)| z * t).sum(),
+            Loss::Wasserstein => unreachable!("it has no cost of one example"),
         }
     };
     let examples = outputs.values.chunks(outputs.channels).zip(targets.chunks(outputs.channels));

@@ -257,7 +257,9 @@ pub fn cost(loss: Loss, outputs: &[Vec<f64>], targets: &[Vec<f64>]) -> f64 {
             }
             Loss::SquaredError => pairs.map(|(z, t)| (z - t).powi(2)).sum(),
             Loss::LinearProbe => pairs.map(|(z, t)| z * t).sum(),
-            Loss::SigmoidCrossEntropy | Loss::Quadratic => panic!("{loss:?} is compared in other families"),
+            Loss::SigmoidCrossEntropy | Loss::Quadratic | Loss::Wasserstein => {
+                panic!("{loss:?} is compared in other families")
+            }
         }
     };
     outputs.iter().zip(targets).map(of_row).sum::<f64>() / outputs.len() as f64

@@ -70,7 +70,8 @@ pub fn learning_curves(layout: &Layout<'_>) -> Chart {
     chart.panels = layout.panels(|group| {
         let mut gathered = Gathered::default();
         for row in group.runs.iter().flat_map(|run| &run.rows.steps) {
-            if row.phase == StepPhase::TestSplit {
+            // A finite loss without an accuracy is one without right answers.
+            if row.phase == StepPhase::TestSplit && (row.accuracy.is_some() || row.loss.is_none()) {
                 gathered.add(row.step as f64, row.accuracy.map(|accuracy| accuracy * 100.0));
             }
         }
@@ -79,11 +80,15 @@ pub fn learning_curves(layout: &Layout<'_>) -> Chart {
     chart
 }
 
-/// The loss of each epoch.
+/// The loss of each epoch, on a linear axis if one is negative, as that of a critic is.
 pub fn training_loss(layout: &Layout<'_>) -> Chart {
+    let runs = layout.configurations.iter().flat_map(|configuration| &configuration.runs);
+    let mut rows = runs.flat_map(|run| &run.rows.steps).filter(|row| row.phase == StepPhase::Train);
+    let is_signed = rows.any(|row| row.loss.is_some_and(|loss| loss < 0.0));
+    let (scale, spread) = if is_signed { (Scale::Linear, MEAN_SPREAD) } else { (Scale::Log, GEOMETRIC_SPREAD) };
     let x = Axis { label: "epoch".to_owned(), scale: Scale::Count };
-    let y = Axis { label: "training loss, mean of an epoch".to_owned(), scale: Scale::Log };
-    let mut chart = layout.chart("training loss", GEOMETRIC_SPREAD, x, y);
+    let y = Axis { label: "training loss, mean of an epoch".to_owned(), scale };
+    let mut chart = layout.chart("training loss", spread, x, y);
     chart.panels = layout.panels(|group| {
         let mut gathered = Gathered::default();
         for run in &group.runs {
@@ -101,7 +106,7 @@ pub fn training_loss(layout: &Layout<'_>) -> Chart {
                 gathered.add(epoch as f64 + 1.0, losses.and_then(|losses| mean(&losses)));
             }
         }
-        vec![gathered.log_line(group.color)]
+        vec![if is_signed { gathered.linear_line(group.color) } else { gathered.log_line(group.color) }]
     });
     // A single epoch is no curve.
     if chart.panels.iter().all(|panel| panel.lines.iter().all(|line| line.places() < 2)) {
@@ -112,8 +117,9 @@ pub fn training_loss(layout: &Layout<'_>) -> Chart {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{gradient_row, record};
+    use super::super::tests::{gradient_row, record, step_row};
     use super::*;
+    use crate::schema::StepRow;
 
     #[test]
     fn thousands_of_measured_steps_are_merged_and_a_few_are_not() {
@@ -126,6 +132,19 @@ mod tests {
         assert_eq!(few.panels[0].lines[0].points.len(), 100);
         assert!(many.panels[0].lines[0].points.len() <= MAX_POINTS, "{}", many.panels[0].lines[0].points.len());
         assert!(many.heading.subtitle.contains("fiftieth") && !few.heading.subtitle.contains("fiftieth"));
+    }
+
+    #[test]
+    fn negative_losses_are_points_on_a_linear_axis_and_a_loss_without_accuracy_is_no_learning_curve() {
+        let mut run = record(&[]);
+        let row = |step, phase, loss| StepRow { epoch: step, phase, loss: Some(loss), ..step_row(step, None) };
+        run.rows.steps = (0..3).map(|step| row(step, StepPhase::Train, 1.0 - step as f64)).collect();
+        run.rows.steps.push(row(2, StepPhase::TestSplit, -1.0));
+        let runs = [run];
+        let layout = Layout::new(&runs);
+        let line = &training_loss(&layout).panels[0].lines[0];
+        assert_eq!(line.points.iter().map(|point| point.y).collect::<Vec<f64>>(), [1.0, 0.0, -1.0]);
+        assert!(line.zeros.is_empty() && learning_curves(&layout).panels[0].lines.is_empty());
     }
 
     #[test]

@@ -125,9 +125,11 @@ impl Rbm {
         let mut visible = data.clone();
         for step in 0..self.settings.cd_steps {
             if step > 0 {
-                hidden = self.hidden_mean(self.visible.draw(visible, &mut self.stream));
+                let drawn = self.visible.draw(visible, &mut self.stream);
+                hidden = self.hidden_mean(drawn);
             }
-            visible = self.visible_mean(self.hidden.draw(hidden, &mut self.stream));
+            let drawn = self.hidden.draw(hidden, &mut self.stream);
+            visible = self.visible_mean(drawn);
             hidden = self.hidden_mean(visible.clone());
         }
         let correlation = |visible: Tensor<2>, hidden: Tensor<2>| visible.transpose().matmul(hidden) / examples;
