@@ -10,7 +10,7 @@ mod reference;
 use burn::tensor::{Device, Gradients, Tensor};
 use experiment::{load, parse, run_all};
 use gradmark::config::{Activation, BlockOrder, Loss, NetworkKind, Norm, RunConfig};
-use gradmark::data::{self, Batch};
+use gradmark::data::{Batch, Sources};
 use gradmark::network::{Network, Pass, Plain, Wanted};
 use gradmark::probe::{Probe, Rows};
 use gradmark::schema::{RunRows, StepPhase};
@@ -54,7 +54,7 @@ fn flex() -> Device {
 }
 
 fn start(config: &RunConfig) -> (Network, Batch) {
-    let workload = Workload::new(config, 5, &data::load(config, 5), &flex());
+    let workload = Workload::new(config, 5, &Sources::default().load(config, 5).expect("drawn"), &flex());
     (workload.network(), workload.batches().next_batch())
 }
 
@@ -261,7 +261,7 @@ fn a_critic_without_a_slope_pays_lambda_and_no_gradient_is_nan() {
 }
 
 fn measured_step(config: &RunConfig) -> (Network, Rows) {
-    let workload = Workload::new(config, 5, &data::load(config, 5), &flex());
+    let workload = Workload::new(config, 5, &Sources::default().load(config, 5).expect("drawn"), &flex());
     let mut probe = Probe::new("r", &config.probe, config.network.function());
     let (mut optimizer, mut batches) = (workload.optimizer(), workload.batches());
     let measured = Some((&mut probe, 0));
@@ -358,7 +358,9 @@ fn clipped_weights_make_gradients_explode_or_vanish_and_the_penalty_keeps_them()
 
 #[test]
 fn the_floating_point_operations_of_the_penalty_are_those_of_its_products() {
-    let flops = |config: &RunConfig| Workload::new(config, 5, &data::load(config, 5), &flex()).flops_per_step();
+    let flops = |config: &RunConfig| {
+        Workload::new(config, 5, &Sources::default().load(config, 5).expect("drawn"), &flex()).flops_per_step()
+    };
     // 2 x 5, 5 x 5 and 5 x 5 weights: six pairs, forward, to the input, and backward to gradients and weights.
     let products = f64::from(2 * 5 + 5 * 5 + 5 * 5);
     let of_relu = flops(&penalized(Activation::Relu)) - flops(&config(Activation::Relu, ""));

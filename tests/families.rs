@@ -61,7 +61,7 @@ fn form(kind: NetworkKind, depth: usize, width: usize, (activation, pieces): (Ac
         block_layers: 1,
         branch_scale: 1.0,
         has_stem: kind == NetworkKind::Residual,
-        has_shortcuts: kind != NetworkKind::Plain,
+        has_shortcuts: !matches!(kind, NetworkKind::Plain | NetworkKind::Autoencoder),
         loss: Loss::SoftmaxCrossEntropy,
     }
 }
@@ -424,6 +424,17 @@ fn plain_networks_have_the_gradients_that_differences_in_f64_give() {
         }
     }
     compare(&forms, ALL);
+}
+
+#[test]
+fn autoencoders_have_the_gradients_that_differences_in_f64_give() {
+    let activations = ACTIVATIONS.into_iter().filter(|(activation, _)| *activation != Activation::Maxout);
+    let autoencoder = |(place, activation)| {
+        let (norm, norms_after_activation) = NORMS[place % NORMS.len()];
+        let form = form(NetworkKind::Autoencoder, 3 + 2 * (place % 2), 5 + place % 3, activation);
+        Form { norm, norms_after_activation, loss: Loss::SquaredError, ..form }
+    };
+    compare(&activations.enumerate().map(autoencoder).collect::<Vec<Form>>(), ALL);
 }
 
 /// Residual networks of one block order; what they do not run through together changes from one to the next.

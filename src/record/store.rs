@@ -448,11 +448,11 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_are_those_of_schema_version_3() {
-        assert_eq!(SCHEMA_VERSION, 3);
+    fn the_columns_are_those_of_schema_version_4() {
+        assert_eq!(SCHEMA_VERSION, 4);
         assert_eq!(
             header(&step_row()),
-            "run_id,step,epoch,phase,loss,penalty,accuracy,learning_rate,grad_l2_before_clip,grad_l2_after_clip,clip_coefficient,clipped_fraction"
+            "run_id,step,epoch,phase,loss,penalty,accuracy,reconstruction_error,learning_rate,grad_l2_before_clip,grad_l2_after_clip,clip_coefficient,clipped_fraction"
         );
         let gradient = GradientRow::default();
         assert_eq!(
@@ -474,6 +474,9 @@ mod tests {
             header(&link),
             "run_id,link,weight,bias,pre_activation,factor,product,factor_on_device,product_on_device"
         );
+        let pretraining = PretrainingRow::default();
+        assert_eq!(header(&pretraining), "run_id,layer_index,layer,epoch,loss,reconstruction_error");
+        assert_eq!(header(&PhaseRow::default()), "run_id,phase,layer,epoch,step,elapsed_ms,total_ms");
         let throughput = ThroughputRow {
             run_id: String::new(),
             phase: crate::schema::ThroughputPhase::Steady,
@@ -498,7 +501,7 @@ mod tests {
         table.write(&[step_row()]).expect("writes");
         table.close().expect("closes");
         let text = fs::read_to_string(&table.path).expect("reads");
-        assert_eq!(text.lines().nth(1), Some("r,1,0,test_split,2.5e-7,,,,,,,"));
+        assert_eq!(text.lines().nth(1), Some("r,1,0,test_split,2.5e-7,,,,,,,,"));
         assert_eq!(read_table::<StepRow>(&table.path).expect("parses"), [step_row()]);
     }
 

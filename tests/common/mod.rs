@@ -38,6 +38,7 @@ pub fn run(dir: &Path, config: &str, arguments: &str) -> Output {
     gradmark(dir).args(arguments.split_whitespace()).output().expect("the binary starts")
 }
 
+#[allow(dead_code)] // Not every test file needs it.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

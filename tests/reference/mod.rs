@@ -150,7 +150,7 @@ pub fn forward(
     let outputs = match form.kind {
         NetworkKind::Residual => pass.residual(inputs.clone()),
         NetworkKind::Convolutional => pass.convolutional(inputs),
-        NetworkKind::Plain | NetworkKind::Chain => pass.plain(inputs.clone()),
+        NetworkKind::Plain | NetworkKind::Chain | NetworkKind::Autoencoder => pass.plain(inputs.clone()),
         NetworkKind::Recurrent => panic!("it reads sequences, not signals"),
     };
     Outcome { outputs, sites: pass.sites, sides: pass.sides, statistics: pass.statistics }
@@ -162,7 +162,15 @@ fn hidden(index: usize) -> String {
 
 impl Forward<'_> {
     fn plain(&mut self, inputs: Signal) -> Signal {
-        let x = (0..self.form.depth).fold(inputs, |x, index| self.layer(&hidden(index), x, 1));
+        // The code of an autoencoder, in its middle, is linear.
+        let code = (self.form.kind == NetworkKind::Autoencoder).then_some(self.form.depth / 2);
+        let x = (0..self.form.depth).fold(inputs, |x, index| {
+            if code != Some(index) {
+                return self.layer(&hidden(index), x, 1);
+            }
+            let x = self.site(Site::Input, &hidden(index), x);
+            self.affine(&hidden(index), &x, 1)
+        });
         let x = self.site(Site::Input, "output", x);
         self.output(x)
     }
