@@ -65,7 +65,7 @@ struct ExperimentArgs {
 /// Where the files of data sets are.
 #[derive(Debug, Args)]
 struct DataArgs {
-    /// The directory of all data sets that are files [default: $GRADMARK_DATA_DIR, else gradmark in the user's data
+    /// The directory of all data sets that are files [default: that in `GRADMARK_DATA_DIR`, else gradmark in the user's data
     /// directory, such as ~/.local/share/gradmark]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<std::path::PathBuf>,
