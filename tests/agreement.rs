@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use common::{gradmark, stderr};
 
 /// The tables, and what is compared of them.
-const TABLES: [(&str, &[&str]); 4] = [
+const TABLES: [(&str, &[&str]); 5] = [
     ("gradients.csv", &["grad_l2", "grad_max_abs", "weight_l2", "update_l2"]),
     (
         "activations.csv",
@@ -25,7 +25,11 @@ const TABLES: [(&str, &[&str]); 4] = [
         ],
     ),
     ("gates.csv", &["mean", "low_fraction", "high_fraction"]),
-    ("steps.csv", &["loss", "penalty", "grad_l2_before_clip", "grad_l2_after_clip", "clipped_fraction"]),
+    ("pretraining.csv", &["loss", "reconstruction_error"]),
+    (
+        "steps.csv",
+        &["loss", "penalty", "reconstruction_error", "grad_l2_before_clip", "grad_l2_after_clip", "clipped_fraction"],
+    ),
 ];
 
 /// Two networks with most of the remedies, and a convolutional one, for a few steps.
@@ -108,6 +112,41 @@ network.cell = "gru"
 training.truncation = 2
 "#;
 
+/// Both kinds of pretraining, one of them of an autoencoder, and a critic with a gradient penalty.
+const PRETRAINED: &str = r#"
+[experiment]
+name = "pretrained"
+[network]
+depth = 3
+widths = [12, 8, 6]
+activation = "sigmoid"
+weight_init = "lecun"
+[training]
+learning_rate = 0.1
+batch_size = 64
+steps = 3
+[throughput]
+samples = 0
+[[sweep.cases]]
+name = "autoencoder"
+data.examples = 256
+network.kind = "autoencoder"
+network.widths = [12, 6]
+training.loss = "sigmoid_cross_entropy"
+training.pretraining = { method = "autoencoder", learning_rate = 0.1, epochs = 2, noise = 0.2 }
+[[sweep.cases]]
+name = "machines"
+data.examples = 256
+training.pretraining = { method = "rbm", learning_rate = 0.1, epochs = 2, momentum = 0.5, cd_steps = 2 }
+[[sweep.cases]]
+name = "critic"
+data.set = "swiss_roll"
+network.activation = "tanh"
+training.loss = "wasserstein"
+training.gradient_penalty = 1.0
+training.weight_clipping = 0.5
+"#;
+
 type Row = std::collections::HashMap<String, String>;
 
 /// A config and the number of its runs.
@@ -145,8 +184,8 @@ fn rows(dir: &Path, table: &str, count: usize) -> Vec<Row> {
     runs.sort();
     assert_eq!(runs.len(), count);
     runs.iter()
-        // Not every network has gates.
-        .filter(|(_, path)| table != "gates.csv" || path.join(table).exists())
+        // Not every network has gates or is pretrained.
+        .filter(|(_, path)| !["gates.csv", "pretraining.csv"].contains(&table) || path.join(table).exists())
         .flat_map(|(_, path)| csv::Reader::from_path(path.join(table)).expect(table).into_deserialize())
         .map(|row| row.expect("a row"))
         .collect()
@@ -199,12 +238,13 @@ fn assert_agreement_on_everything(device: &str) {
     assert_agreement(device, &smoke(), 0.0);
     assert_agreement(device, &written(REMEDIES), 1e-5);
     assert_agreement(device, &written(RECURRENT), 1e-5);
+    assert_agreement(device, &written(PRETRAINED), 1e-5);
 }
 
 /// On a machine without any adapter there is nothing to compare; the test says so.
 #[cfg(feature = "wgpu")]
 #[test]
-fn wgpu_agrees_with_flex_on_every_norm_of_plain_networks_of_remedies_and_through_time() {
+fn wgpu_agrees_with_flex_on_every_norm_of_plain_networks_of_remedies_through_time_and_after_pretraining() {
     let request = "wgpu".parse().expect("a name");
     match gradmark::device::find(request) {
         Ok(adapter) => {
@@ -218,6 +258,6 @@ fn wgpu_agrees_with_flex_on_every_norm_of_plain_networks_of_remedies_and_through
 
 #[cfg(feature = "ndarray")]
 #[test]
-fn ndarray_agrees_with_flex_on_every_norm_of_plain_networks_of_remedies_and_through_time() {
+fn ndarray_agrees_with_flex_on_every_norm_of_plain_networks_of_remedies_through_time_and_after_pretraining() {
     assert_agreement_on_everything("ndarray");
 }

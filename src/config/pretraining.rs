@@ -206,6 +206,7 @@ impl RunConfig {
     pub(super) fn pretraining_violation(&self) -> Option<Violation> {
         let pretraining = self.training.pretraining.as_ref()?;
         self.pretrained_network_violation(pretraining)
+            .or_else(|| self.unrolled_violation(pretraining))
             .or_else(|| pretraining.violation())
             .or_else(|| self.reconstruction_violation(pretraining))
             .or_else(|| self.pretraining_size_violation(pretraining))
@@ -255,6 +256,42 @@ impl RunConfig {
                 "must not be \"off\" with `training.pretraining.method = \"rbm\"`, which learns biases",
                 "remove it, or set `training.pretraining.method = \"autoencoder\"`",
             )
+        })
+    }
+
+    /// What leads back from a layer becomes a layer behind the code: both must be sigmoids.
+    fn unrolled_violation(&self, pretraining: &PretrainingConfig) -> Option<Violation> {
+        if self.network.kind != NetworkKind::Autoencoder {
+            return None;
+        }
+        if self.network.activation != Activation::Sigmoid {
+            return Some(violation(
+                "network.activation",
+                "must be \"sigmoid\" in an autoencoder that is pretrained, whose layers are unrolled with sigmoids",
+                "set `network.activation = \"sigmoid\"`, or remove [training.pretraining]",
+            ));
+        }
+        if self.training.loss == Loss::SquaredError {
+            return Some(violation(
+                "training.loss",
+                "must have sigmoids for outputs in an autoencoder that is pretrained",
+                "set `training.loss = \"sigmoid_cross_entropy\"`, or remove [training.pretraining]",
+            ));
+        }
+        [
+            (
+                "training.pretraining.reconstruction",
+                pretraining.reconstruction == Some(Reconstruction::SquaredError),
+                "cross_entropy",
+            ),
+            ("training.pretraining.visible", pretraining.visible == Some(Visible::Gaussian), "binary"),
+        ]
+        .into_iter()
+        .find(|(_, is_linear, _)| *is_linear)
+        .map(|(key, _, value)| Violation {
+            key,
+            problem: format!("must be \"{value}\" in an autoencoder, whose outputs are sigmoids"),
+            mend: "remove it".to_owned(),
         })
     }
 

@@ -107,7 +107,7 @@ pub enum Loss {
     /// The sum over outputs of -t ln sigmoid(z) - (1 - t) ln(1 - sigmoid(z)), t = onehot(y) (Nielsen, Neural Networks and
     /// Deep Learning, equation 63)
     SigmoidCrossEntropy,
-    /// |z - t|^2, for answers that are numbers
+    /// |z - t|^2, for answers that are numbers, and for autoencoders
     SquaredError,
     /// The mean output on generated points minus that on real ones, of which a batch has as many (Arjovsky et al. 2017,
     /// algorithm 1). Its negative is the critic's estimate of the distance between the two.
