@@ -1010,8 +1010,8 @@ fn autoencoders_whose_layers_or_costs_do_not_fit_are_refused() {
     refused(&[&good[..], &["data.normalization = \"standard\""]].concat(), "training.loss", &["squared_error"]);
     refused(&[&good[..], &[GAUSSIAN, "data.features = 8"]].concat(), "data.set", &["images", "digits"]);
     refused(&[&good[..], &["network.activation = \"maxout\""]].concat(), "network.activation", &["code layer"]);
-    const METHOD: &str = "training.pretraining.method = \"autoencoder\"";
-    let pretrained = [METHOD, "training.pretraining.epochs = 2", "training.pretraining.learning_rate = 0.1"];
+    let method = "training.pretraining.method = \"autoencoder\"";
+    let pretrained = [method, "training.pretraining.epochs = 2", "training.pretraining.learning_rate = 0.1"];
     let pretrained = [&good[..], &pretrained].concat();
     refused(&pretrained, "network.activation", &["must be \"sigmoid\" in an autoencoder that is pretrained"]);
     let pretrained = [&pretrained[..], &["network.activation = \"sigmoid\""]].concat();

@@ -56,7 +56,9 @@ fn scatter(inputs: &[f32], features: usize, mean: &DVector<f64>) -> DMatrix<f64>
     let at_a_time = rayon::current_num_threads() * features * PIECE;
     for pieces in inputs.chunks(at_a_time) {
         let products: Vec<DMatrix<f64>> = pieces.par_chunks(features * PIECE).map(product).collect();
-        products.into_iter().for_each(|product| sum += product);
+        for product in products {
+            sum += product;
+        }
     }
     sum
 }

@@ -79,7 +79,9 @@ fn by_time(
     let mut gathered = Gathered::default();
     for (_, times, values) in evaluations {
         let seconds = mean(&times).unwrap_or(0.0) / 1e3;
-        values.into_iter().for_each(|value| gathered.add(seconds, value));
+        for value in values {
+            gathered.add(seconds, value);
+        }
     }
     line(gathered, group.color)
 }

@@ -29,13 +29,11 @@ impl Coder {
     /// What the decoder makes of inputs, before a sigmoid.
     fn forward(&self, inputs: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         let code = self.encoder.forward(inputs, pass);
-        match &self.decoder {
-            Some(decoder) => decoder.forward(code),
-            None => {
-                let weight = self.encoder.weight.val().transpose();
-                kernel::affine(code, weight, self.tied_bias.as_ref().map(Param::val))
-            }
+        if let Some(decoder) = &self.decoder {
+            return decoder.forward(code);
         }
+        let weight = self.encoder.weight.val().transpose();
+        kernel::affine(code, weight, self.tied_bias.as_ref().map(Param::val))
     }
 }
 

@@ -220,21 +220,11 @@ fn record(
 /// Lets the layers behind the code do what led back from those before it (Hinton and Salakhutdinov 2006, figure 1).
 fn unroll(network: &mut Plain, decoders: Vec<Decoder>) {
     let Plain { hidden, output } = network;
-    let last = hidden.len();
-    for (index, decoder) in decoders.into_iter().enumerate() {
-        match index {
-            0 => {
-                if let Some(Dense { weight, bias }) = output {
-                    *weight = replaced(weight.clone(), decoder.weight);
-                    *bias = bias.clone().zip(decoder.bias).map(|(bias, value)| replaced(bias, value));
-                }
-            }
-            _ => {
-                let layer = &mut hidden[last - index];
-                layer.weight = replaced(layer.weight.clone(), decoder.weight);
-                layer.bias = layer.bias.clone().zip(decoder.bias).map(|(bias, value)| replaced(bias, value));
-            }
-        }
+    let outermost = output.as_mut().map(|Dense { weight, bias }| (weight, bias));
+    let inner = hidden.iter_mut().rev().map(|layer| (&mut layer.weight, &mut layer.bias));
+    for ((weight, bias), decoder) in outermost.into_iter().chain(inner).zip(decoders) {
+        *weight = replaced(weight.clone(), decoder.weight);
+        *bias = bias.take().zip(decoder.bias).map(|(bias, value)| replaced(bias, value));
     }
 }
 

@@ -258,14 +258,18 @@ mod tests {
         machine.parameters.visible_bias = Tensor::from_floats([0.3, -0.5, 0.2, 0.0], &Device::flex());
         machine.parameters.hidden_bias = Tensor::from_floats([-0.2, 0.4, 0.1], &Device::flex());
         let Parameters { weight, visible_bias, hidden_bias } = machine.parameters.clone();
-        let (weight, a, b) = (numbers(&weight), numbers(&visible_bias), numbers(&hidden_bias));
+        let (weight, of_visible, of_hidden) = (numbers(&weight), numbers(&visible_bias), numbers(&hidden_bias));
         let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
-        let input_of_visible = |h: &[f64], i: usize| a[i] + (0..3).map(|j| weight[i * 3 + j] * h[j]).sum::<f64>();
-        let hidden = |v: &[f64], j: usize| sigmoid(b[j] + (0..4).map(|i| v[i] * weight[i * 3 + j]).sum::<f64>());
+        let input_of_visible = |state: &[f64], input: usize| {
+            of_visible[input] + (0..3).map(|unit| weight[input * 3 + unit] * state[unit]).sum::<f64>()
+        };
+        let hidden = |visible: &[f64], unit: usize| {
+            sigmoid(of_hidden[unit] + (0..4).map(|input| visible[input] * weight[input * 3 + unit]).sum::<f64>())
+        };
         // p(h) is as exp(b h) prod_i (1 + exp(what reaches visible unit i)).
-        let believed = |h: &Vec<f64>| -> f64 {
-            let linear: f64 = h.iter().zip(&b).map(|(h, b)| h * b).sum();
-            (linear + (0..4).map(|i| input_of_visible(h, i).exp().ln_1p()).sum::<f64>()).exp()
+        let believed = |state: &Vec<f64>| -> f64 {
+            let linear: f64 = state.iter().zip(&of_hidden).map(|(unit, bias)| unit * bias).sum();
+            (linear + (0..4).map(|input| input_of_visible(state, input).exp().ln_1p()).sum::<f64>()).exp()
         };
         let states = bit_rows(3);
         let all: f64 = states.iter().map(believed).sum();
@@ -273,11 +277,11 @@ mod tests {
         let direction = machine.direction(data(&rows, 20_000));
         let mut largest: f64 = 0.0;
         for (place, found) in numbers(&direction.weight).iter().enumerate() {
-            let (i, j) = (place / 3, place % 3);
-            let of_data = rows.iter().map(|v| v[i] * hidden(v, j)).sum::<f64>() / 3.0;
-            let of_state = |h: &Vec<f64>| {
-                let v: Vec<f64> = (0..4).map(|i| sigmoid(input_of_visible(h, i))).collect();
-                believed(h) / all * v[i] * hidden(&v, j)
+            let (input, unit) = (place / 3, place % 3);
+            let of_data = rows.iter().map(|row| row[input] * hidden(row, unit)).sum::<f64>() / 3.0;
+            let of_state = |state: &Vec<f64>| {
+                let visible: Vec<f64> = (0..4).map(|input| sigmoid(input_of_visible(state, input))).collect();
+                believed(state) / all * visible[input] * hidden(&visible, unit)
             };
             let expected = of_data - states.iter().map(of_state).sum::<f64>();
             // The statistical error of 60000 chains is .0008.
