@@ -81,6 +81,19 @@ impl DeviceSplit {
         Self { inputs: matrix(split.inputs.clone(), features), targets, judged, piece: usize::MAX }
     }
 
+    /// The same examples in the graph, in the same memory.
+    #[must_use]
+    pub fn tracked(&self) -> Self {
+        let targets = match &self.targets {
+            DeviceTargets::Rows(rows) => DeviceTargets::Rows(Tensor::from_inner(rows.clone())),
+            DeviceTargets::Codes { codes, classes } => {
+                DeviceTargets::Codes { codes: Tensor::from_inner(codes.clone()), classes: *classes }
+            }
+            DeviceTargets::Inputs => DeviceTargets::Inputs,
+        };
+        Self { inputs: Tensor::from_inner(self.inputs.clone()), targets, ..*self }
+    }
+
     /// Examples that are on the device already and have no answers but themselves: `[examples, features]`.
     pub fn unlabelled(inputs: Tensor<2>) -> Self {
         Self { inputs, targets: DeviceTargets::Inputs, judged: 1, piece: usize::MAX }

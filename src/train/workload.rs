@@ -59,19 +59,13 @@ impl Workload {
             NetworkKind::Convolutional => EVALUATED_PIXELS / dataset.features.max(1),
             _ => EVALUATED_EXAMPLES,
         };
-        let split = |split, device| DeviceSplit::new(split, dataset.features, &targets, device).in_pieces_of(piece);
+        let split = |split| DeviceSplit::new(split, dataset.features, &targets, device).in_pieces_of(piece);
+        let (train, test) = (split(&dataset.train), split(&dataset.test));
         let batches = match dataset.task {
             Some(task) => Batches::drawn(task, targets.clone(), config.batch_size(), seed, &tracked),
-            None => Batches::new(split(&dataset.train, &tracked), config.batch_size(), seed),
+            None => Batches::new(train.tracked(), config.batch_size(), seed),
         };
-        Self {
-            config: config.clone(),
-            device: device.clone(),
-            network,
-            batches,
-            train: split(&dataset.train, device),
-            test: split(&dataset.test, device),
-        }
+        Self { config: config.clone(), device: device.clone(), network, batches, train, test }
     }
 
     /// The same with a saved network, as safetensors, in place of the drawn one or of its hidden layers.
