@@ -85,8 +85,11 @@ fn product(source: &Source) -> Vec<Vec<&Level>> {
     choices
 }
 
-/// The device is part of the id: the same config on another device is another run, with other rows.
+/// The device is part of the id: the same config on another device is another run, with other rows. Of a saved network that
+/// training starts from it is the contents that count, whose hash the config has, and not the place.
 fn run_id(config: &RunConfig, seed: u64, device_label: &str) -> String {
+    let mut config = config.clone();
+    config.training.start_from = None;
     // serde writes the fields in the order of the struct, so the text is canonical.
     let canonical = serde_json::json!({
         "schema_version": SCHEMA_VERSION,

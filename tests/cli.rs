@@ -482,7 +482,14 @@ fn a_download_that_fails_says_so_and_leaves_nothing() {
     assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{text}");
     assert!(text.contains("http://127.0.0.1:1/train-images-idx3-ubyte.gz: "), "{text}");
     assert!(!dir.path().join("data").exists());
-    refused(SMALL, "fetch mnist --data-dir data --mirror mirror", &["--mirror mirror: it must be a URL", "http://"]);
+    for mirror in ["mirror", "http://", "https:///mnist", "http://host/?file="] {
+        let expected = format!("--mirror {mirror}: it must be a URL");
+        refused(SMALL, &format!("fetch mnist --data-dir data --mirror {mirror}"), &[&expected, "http://"]);
+    }
+    fs::write(dir.path().join("file"), b"").expect("writes");
+    let output = run(dir.path(), SMALL, "fetch mnist --data-dir file --mirror http://127.0.0.1:1/");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("file/mnist: the files cannot be written there"), "{}", stderr(&output));
     fs::create_dir_all(dir.path().join("data/mnist")).expect("makes");
     fs::write(dir.path().join("data/mnist/t10k-labels-idx1-ubyte"), b"mine").expect("writes");
     let output = run(dir.path(), SMALL, "fetch mnist --data-dir data --mirror http://127.0.0.1:1/");
@@ -970,7 +977,7 @@ fn pretraining_that_does_not_fit_the_network_or_the_data_is_refused() {
     refused(&[RBM, sigmoid, "training.pretraining.noise = 0.1"], &key("noise"), &["only with", "\"autoencoder\""]);
     refused(&[METHOD, "training.pretraining.noise = 1.0"], &key("noise"), &["below 1", "set"]);
     refused(&[RBM, sigmoid, "training.pretraining.cd_steps = 0"], &key("cd_steps"), &["from 1 to 1000", "set"]);
-    refused(&[METHOD, "training.pretraining.epochs = 0"], &key("epochs"), &["from 1 to 1000000", "set"]);
+    refused(&[METHOD, "training.pretraining.epochs = 1000001"], &key("epochs"), &["at most 1000000", "set"]);
     refused(&[METHOD, "training.pretraining.learning_rate = 0"], &key("learning_rate"), &["above 0", "set"]);
     refused(&[METHOD, "training.pretraining.momentum = 1"], &key("momentum"), &["below 1", "set"]);
     refused(&[METHOD, "training.pretraining.l2 = -1"], &key("l2"), &["at least 0", "set"]);

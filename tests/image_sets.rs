@@ -165,7 +165,7 @@ fn standardized_pixels_have_mean_0_and_variance_1_over_the_images_trained_on() {
 
 /// Well under a second on two cores; the bound leaves room for a slow machine.
 #[test]
-fn a_set_is_read_checked_and_converted_in_less_than_three_seconds_and_only_once() {
+fn mnist_is_read_checked_and_converted_in_less_than_a_second_and_any_set_only_once() {
     let Some(dir) = data_dir() else { return };
     for set in ["mnist", "fashion_mnist"] {
         let times = || {
@@ -181,7 +181,9 @@ fn a_set_is_read_checked_and_converted_in_less_than_three_seconds_and_only_once(
         let [whole, read, again] =
             [times(), times(), times()].into_iter().min_by(|a, b| a[0].total_cmp(&b[0])).expect("3");
         eprintln!("{set}: read and checked in {read:.3} s, with its conversion {whole:.3} s");
-        assert!(whole < 3.0, "{set}: {whole} s");
+        // The one is raw, the other compressed.
+        let bound = if set == "mnist" { 1.0 } else { 3.0 };
+        assert!(whole < bound, "{set}: {whole} s");
         assert!(again < 0.1 * read, "{set} is read again: {again} s");
     }
 }

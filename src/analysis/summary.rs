@@ -33,8 +33,8 @@ pub struct RunSummary {
     pub principal_components_error: Option<f64>,
     /// The time of pretraining in milliseconds; empty without it.
     pub pretraining_ms: Option<f64>,
-    /// The time of all training in milliseconds, pretraining included and evaluations left out; empty if nothing was trained or
-    /// the run diverged.
+    /// The time of all training in milliseconds, pretraining included and evaluations left out; empty if nothing was trained, not
+    /// even a layer, or if the run diverged.
     pub total_ms: Option<f64>,
     /// Norm of the weight gradient of the first hidden layer by that of the last, at the first measured step.
     pub gradient_ratio_first: Option<f64>,
@@ -53,6 +53,8 @@ pub struct RunSummary {
     /// Norm of the gradient with respect to the network's input by that with respect to what the last hidden layer hands on,
     /// at the first measured step.
     pub input_gradient_ratio_first: Option<f64>,
+    /// The same at the last measured step.
+    pub input_gradient_ratio_last: Option<f64>,
     /// Whether gradients with respect to the states of a recurrent network were measured.
     pub has_states: bool,
     /// Norm of the gradient with respect to the initial hidden state of the first recurrent layer by that with respect to
@@ -102,6 +104,7 @@ impl RunSummary {
         "delta_ratio_first",
         "delta_ratio_layers",
         "input_gradient_ratio_first",
+        "input_gradient_ratio_last",
         "hidden_grad_ratio_first",
         "hidden_grad_ratio_last",
         "cell_grad_ratio_first",
@@ -152,6 +155,7 @@ impl RunSummary {
         fields.extend(
             [
                 self.input_gradient_ratio_first,
+                self.input_gradient_ratio_last,
                 self.hidden_grad_ratio_first,
                 self.hidden_grad_ratio_last,
                 self.cell_grad_ratio_first,
@@ -186,7 +190,7 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
     let test = evaluation(StepPhase::TestSplit);
     let baseline = rows.steps.iter().find(|row| row.phase == StepPhase::PrincipalComponents);
     let pretraining = rows.phases.iter().rfind(|row| row.phase == RunPhase::Pretraining);
-    let training = rows.phases.last().filter(|row| row.phase == RunPhase::Training && status == RunStatus::Complete);
+    let training = rows.phases.last().filter(|_| status == RunStatus::Complete);
     let measured = |row: Option<&GradientRow>| row.map(|row| row.step);
     let first = measured(rows.gradients.first()).map(|step| gradient_profile(&rows.gradients, step));
     let last = measured(rows.gradients.last()).map(|step| gradient_profile(&rows.gradients, step));
@@ -224,7 +228,8 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
         decades_lost_per_layer_last: last.as_ref().and_then(|profile| decades_lost(profile)),
         delta_ratio_first: delta.map(|(ratio, _)| ratio),
         delta_ratio_layers: delta.map(|(_, layers)| layers),
-        input_gradient_ratio_first: input_gradient_ratio(&rows.activations),
+        input_gradient_ratio_first: input_gradient_ratio(&rows.activations, rows.activations.first()),
+        input_gradient_ratio_last: input_gradient_ratio(&rows.activations, rows.activations.last()),
         has_states: !states.is_empty(),
         hidden_grad_ratio_first: first_to_last(&first_states.hidden),
         hidden_grad_ratio_last: first_to_last(&last_states.hidden),
@@ -316,9 +321,9 @@ fn delta_ratio(activations: &[ActivationRow]) -> Option<(f64, usize)> {
     (late_delta > 0.0).then(|| (early_delta / late_delta, late - early))
 }
 
-fn input_gradient_ratio(activations: &[ActivationRow]) -> Option<f64> {
-    let first = activations.first()?.step;
-    let rows: Vec<&ActivationRow> = whole_layers(activations).filter(|row| row.step == first).collect();
+fn input_gradient_ratio(activations: &[ActivationRow], at: Option<&ActivationRow>) -> Option<f64> {
+    let step = at?.step;
+    let rows: Vec<&ActivationRow> = whole_layers(activations).filter(|row| row.step == step).collect();
     match rows[..] {
         [input, .., output] => {
             let (input, output) = (input.input_grad_l2?, output.input_grad_l2?);
@@ -440,7 +445,7 @@ mod tests {
         let (ratio, layers) = delta_ratio(&rows).expect("20 layers");
         assert_eq!(layers, 13);
         assert!((ratio / 0.5_f64.powi(13) - 1.0).abs() < 1e-12);
-        assert_eq!(input_gradient_ratio(&rows), Some(1.0));
+        assert_eq!(input_gradient_ratio(&rows, rows.first()), Some(1.0));
         let summary = |ratio: f64| RunSummary {
             delta_ratio_first: Some(ratio),
             delta_ratio_layers: Some(2),
@@ -520,6 +525,7 @@ mod tests {
     fn the_columns_of_the_summary_are_in_the_order_of_its_fields() {
         let summary = RunSummary {
             input_gradient_ratio_first: Some(1.0),
+            input_gradient_ratio_last: Some(1.5),
             hidden_grad_ratio_first: Some(2.0),
             hidden_grad_ratio_last: Some(3.0),
             cell_grad_ratio_first: Some(4.0),
@@ -530,11 +536,12 @@ mod tests {
         };
         let fields = summary.fields();
         let named: Vec<(&str, &str)> =
-            RunSummary::COLUMNS.iter().copied().zip(fields.iter().map(String::as_str)).skip(16).take(7).collect();
+            RunSummary::COLUMNS.iter().copied().zip(fields.iter().map(String::as_str)).skip(16).take(8).collect();
         assert_eq!(
             named,
             [
                 ("input_gradient_ratio_first", "1"),
+                ("input_gradient_ratio_last", "1.5"),
                 ("hidden_grad_ratio_first", "2"),
                 ("hidden_grad_ratio_last", "3"),
                 ("cell_grad_ratio_first", "4"),

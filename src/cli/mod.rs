@@ -15,7 +15,6 @@ use crate::config::ConfigError;
 use crate::data::{DataError, FetchError};
 use crate::device::DeviceError;
 use crate::record::StoreError;
-use crate::train::StartError;
 
 /// The exit code of a run that was stopped by Ctrl-C, as shells count it.
 const INTERRUPTED: u8 = 130;
@@ -96,8 +95,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Unusable { .. }))
         || error.is::<DataError>()
         || error.downcast_ref::<FetchError>().is_some_and(FetchError::is_usage)
-        || error.is::<report::NothingToReport>()
-        || error.is::<StartError>();
+        || error.is::<report::NothingToReport>();
     ExitCode::from(if is_usage { 2 } else { 1 })
 }
 

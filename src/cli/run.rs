@@ -19,7 +19,7 @@ use crate::device::{self, Device};
 use crate::plan::{self, Plan, RunSpec};
 use crate::record::{self, Environment, ExperimentStore, Manifest, StoreError};
 use crate::schema::{RunStatus, SCHEMA_VERSION};
-use crate::train::{self, Control, StartError, TrainError};
+use crate::train::{self, Control, TrainError};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -49,8 +49,11 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
             sources.require(&spec.config)?;
         }
     }
-    let store = ExperimentStore::open(&args.out, &plan.experiment)?;
     let device = device::open(&adapter)?;
+    check_starts(&source, &plan, &sources, &device, |spec| {
+        args.force || !record::has_run(&args.out, &plan.experiment, &spec.run_id)
+    })?;
+    let store = ExperimentStore::open(&args.out, &plan.experiment)?;
     let stop = stop_on_ctrl_c()?;
 
     let (kept, due): (Vec<&RunSpec>, Vec<&RunSpec>) =
@@ -150,7 +153,6 @@ impl Runner<'_> {
                 let path = files.temporary_dir().to_owned();
                 return Err(StoreError::Write { path, source }.into());
             }
-            Ok(Err(TrainError::Start(error))) => return Err(unfit(spec, error)),
             Ok(Err(error)) => return Err(error.into()),
             Err(message) => anyhow::bail!("the device, its driver or gradmark failed: {message}"),
         };
@@ -174,10 +176,27 @@ impl Runner<'_> {
     }
 }
 
-/// The saved network does not fit the one that is to start from it.
-fn unfit(spec: &RunSpec, error: StartError) -> anyhow::Error {
-    let path = spec.config.training.start_from.clone().unwrap_or_default();
-    anyhow::Error::new(error).context(format!("`training.start_from` names {}, which does not fit", path.display()))
+/// Finds out before anything is written whether saved networks fit those that are to start from them: once for each
+/// configuration, in which seeds differ in nothing that matters here.
+fn check_starts(
+    source: &Source,
+    plan: &Plan,
+    sources: &Sources,
+    device: &Device,
+    is_due: impl Fn(&RunSpec) -> bool,
+) -> anyhow::Result<()> {
+    for specs in plan.runs.chunk_by(|a, b| a.config == b.config) {
+        let Some(spec) = specs.iter().find(|spec| is_due(spec)) else {
+            continue;
+        };
+        let Some(saved) = read_start(&spec.config)? else {
+            continue;
+        };
+        let dataset = sources.load(&spec.config, spec.seed)?;
+        train::check_start(spec, &dataset, &saved, device)
+            .map_err(|error| source.refuse_start(&spec.levels, &error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Each swept factor with its level in a run.

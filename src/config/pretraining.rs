@@ -16,7 +16,7 @@ use super::training::Loss;
 pub struct PretrainingConfig {
     /// What each layer is trained as.
     pub method: PretrainingMethod,
-    /// Passes over the training split for each layer.
+    /// Passes over the training split for each layer; 0 is no pretraining, and the network stays as it is drawn.
     pub epochs: usize,
     /// The learning rate of gradient descent on the cost of an autoencoder, which is a mean over the examples and a sum over
     /// the units, or on the gradient that contrastive divergence estimates.
@@ -138,11 +138,11 @@ impl PretrainingConfig {
     }
 
     fn size_violation(&self) -> Option<Violation> {
-        if !(1..=MAX_EPOCHS).contains(&self.epochs) {
+        if self.epochs > MAX_EPOCHS {
             return Some(violation(
                 "training.pretraining.epochs",
-                "must be from 1 to 1000000 passes over the training split for each layer",
-                "set `training.pretraining.epochs = 30`, for example, or remove [training.pretraining]",
+                "must be at most 1000000 passes over the training split for each layer",
+                "set `training.pretraining.epochs = 30`, for example, or 0 for no pretraining",
             ));
         }
         if !(0.0..1.0).contains(&self.momentum) {
@@ -180,6 +180,11 @@ impl PretrainingConfig {
 }
 
 impl RunConfig {
+    /// How the hidden layers are pretrained, if they are.
+    pub fn pretraining(&self) -> Option<&PretrainingConfig> {
+        self.training.pretraining.as_ref().filter(|pretraining| pretraining.epochs > 0)
+    }
+
     /// Whether the inputs lie between 0 and 1.
     pub fn has_unit_inputs(&self) -> bool {
         self.data.set.is_image() && self.data.normalization() == Normalization::Unit

@@ -117,6 +117,22 @@ impl Source {
         }
     }
 
+    /// The saved network of `training.start_from` does not fit the network of a choice of levels: `problem` says why.
+    pub fn refuse_start(&self, labels: &[String], problem: &str) -> ConfigError {
+        let mut settings = self.settings.clone();
+        for (factor, label) in self.factors.iter().zip(labels) {
+            let level = factor.levels.iter().find(|level| level.label == *label);
+            settings.extend(level.into_iter().flat_map(|level| level.settings.iter().cloned()));
+        }
+        let violation = Violation {
+            key: "training.start_from",
+            problem: format!("must name a network that fits: {problem}"),
+            mend: "name one of equal networks, or of equal hidden layers with `training.start_layers = \"hidden\"`"
+                .to_owned(),
+        };
+        self.refuse(&settings, violation)
+    }
+
     /// A value that is not allowed, with the place where it stands.
     fn refuse(&self, settings: &BTreeMap<String, Setting>, violation: Violation) -> ConfigError {
         let Violation { key, problem, mend } = violation;
@@ -157,6 +173,8 @@ impl Source {
             return ConfigError::Missing { origin: Origin::File(self.path.clone()), key, mend };
         }
         let (problem, mend) = expectation(message, &quoted);
+        // Of the lists this one alone has whole numbers.
+        let mend = if path == "network.widths" { mend.replace("[0.5, 0.5]", "[64, 32]") } else { mend };
         if let Some((origin, value)) = item_of_list(settings, &path) {
             return ConfigError::Value { origin, key: path, problem, value, mend };
         }
@@ -668,7 +686,7 @@ fn expectation(message: &str, quoted: &[&str]) -> (String, String) {
             return ("must be a section".to_owned(), "write its keys under a heading in brackets".to_owned());
         }
         other if other.contains("string") || other.starts_with("enum") || other.contains("variant") => {
-            ("a name in quotes", "\"relu\"")
+            ("a text in quotes", "\"relu\"")
         }
         other => (other, "32"),
     };

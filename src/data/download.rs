@@ -74,6 +74,14 @@ pub enum FetchError {
         /// What is wrong with it.
         fault: FileFault,
     },
+    /// The directory cannot be made or written.
+    #[error("{}: the files cannot be written there: {source}; name another directory with --data-dir", dir.display())]
+    Place {
+        /// The directory.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The file cannot be written.
     #[error("{}: cannot be written: {source}; files that are whole are kept, and the same command continues", path.display())]
     Write {
@@ -87,7 +95,7 @@ pub enum FetchError {
 impl FetchError {
     /// Whether the command has to be changed, and nothing failed on the way.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Mirror { .. } | Self::Present { .. } | Self::Unreadable(_))
+        matches!(self, Self::Mirror { .. } | Self::Present { .. } | Self::Unreadable(_) | Self::Place { .. })
     }
 }
 
@@ -109,7 +117,7 @@ const CONTINUE: &str = "the same command continues: files that are whole are kep
 /// fails; if what comes is not the file; if it cannot be written.
 pub fn fetch(download: &Download<'_>, tell: &mut dyn FnMut(FetchEvent)) -> Result<(), FetchError> {
     let Download { set, dir, mirror, force } = *download;
-    if !["http://", "https://"].iter().any(|scheme| mirror.starts_with(scheme)) {
+    if !is_folder(mirror) {
         return Err(FetchError::Mirror { mirror: mirror.to_owned() });
     }
     let mut due = Vec::new();
@@ -121,6 +129,35 @@ pub fn fetch(download: &Download<'_>, tell: &mut dyn FnMut(FetchEvent)) -> Resul
             Err(error) => return Err(error),
         }
     }
+    if due.is_empty() {
+        return Ok(());
+    }
+    // Whether there is a place for them is known before they are downloaded.
+    let made: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    let result = make_place(dir).and_then(|()| download_all(set, &due, dir, mirror, tell));
+    if result.is_err() {
+        // Directories that are empty, and were made for nothing; others stay.
+        for dir in made {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+    result
+}
+
+/// Makes the directory and finds out whether it can be written.
+fn make_place(dir: &Path) -> Result<(), FetchError> {
+    let probe = dir.join(format!(".tmp-{}", std::process::id()));
+    let possible = fs::create_dir_all(dir).and_then(|()| File::create(&probe)).and_then(|_| fs::remove_file(&probe));
+    possible.map_err(|source| FetchError::Place { dir: dir.to_owned(), source })
+}
+
+fn download_all(
+    set: &ImageSet,
+    due: &[&FileSpec],
+    dir: &Path,
+    mirror: &str,
+    tell: &mut dyn FnMut(FetchEvent),
+) -> Result<(), FetchError> {
     let agent = agent();
     for spec in due {
         let url = format!("{}/{}.gz", mirror.trim_end_matches('/'), spec.name);
@@ -130,6 +167,12 @@ pub fn fetch(download: &Download<'_>, tell: &mut dyn FnMut(FetchEvent)) -> Resul
         tell(FetchEvent::Written(spec.name));
     }
     Ok(())
+}
+
+/// Whether a URL is that of a folder on a server, behind which the name of a file can stand.
+fn is_folder(url: &str) -> bool {
+    let rest = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    rest.is_some_and(|rest| !rest.starts_with('/') && !rest.is_empty() && !rest.contains(['?', '#']))
 }
 
 /// Whether a file is there, and right.

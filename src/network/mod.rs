@@ -55,6 +55,17 @@ pub struct Interface {
     pub outputs: Option<usize>,
 }
 
+/// The running statistics of one batch norm.
+#[derive(Clone, Debug)]
+pub struct RunningStatistics {
+    /// The path of the normalization: `hidden.3.norm`.
+    pub norm: String,
+    /// Its units.
+    pub units: usize,
+    /// The statistics; none before the first step.
+    pub statistics: Option<BatchStatistics>,
+}
+
 impl Network {
     /// Draws a network from a seed. The numbers are drawn on the host: they are the same on every device.
     pub fn init(config: &NetworkConfig, interface: Interface, seed: u64, device: &Device) -> Self {
@@ -101,9 +112,15 @@ impl Network {
         }
     }
 
-    /// The running statistics of each batch norm, in the order of the pass; none before the first step.
-    pub fn running_statistics(&mut self) -> Vec<Option<BatchStatistics>> {
-        self.batch_norms().map(|norm| norm.running().cloned()).collect()
+    /// The running statistics of each batch norm, in the order of the pass.
+    pub fn running_statistics(&mut self) -> Vec<RunningStatistics> {
+        let names = self.norm_names();
+        let statistics = |(norm, name): (&mut Norm, String)| RunningStatistics {
+            norm: name,
+            units: norm.units(),
+            statistics: norm.running().cloned(),
+        };
+        self.batch_norms().zip(names).map(statistics).collect()
     }
 
     /// Sets the running statistics of each batch norm, in the same order.
@@ -111,6 +128,25 @@ impl Network {
         for (norm, statistics) in self.batch_norms().zip(statistics) {
             norm.set_running(statistics);
         }
+    }
+
+    /// The paths of the normalizations, in the order of the pass.
+    fn norm_names(&self) -> Vec<String> {
+        let (hidden, has_end): (Vec<bool>, bool) = match self {
+            Self::Plain(network) => (network.hidden.iter().map(|layer| layer.norm.is_some()).collect(), false),
+            Self::Residual(network) => {
+                let has_end = network.end.as_ref().is_some_and(|end| end.norm.is_some());
+                (network.hidden.iter().map(|layer| layer.norm.is_some()).collect(), has_end)
+            }
+            Self::Convolutional(network) => {
+                let has_end = network.end.as_ref().is_some_and(|end| end.norm.is_some());
+                (network.hidden.iter().map(|layer| layer.norm.is_some()).collect(), has_end)
+            }
+            Self::Recurrent(_) => (Vec::new(), false),
+        };
+        let normalized = hidden.into_iter().enumerate().filter(|(_, has_norm)| *has_norm);
+        let hidden = normalized.map(|(index, _)| format!("hidden.{index}.norm"));
+        hidden.chain(has_end.then(|| "end.norm".to_owned())).collect()
     }
 
     fn batch_norms(&mut self) -> impl Iterator<Item = &mut Norm> {

@@ -39,6 +39,10 @@ impl Norm {
         })
     }
 
+    pub(super) fn units(&self) -> usize {
+        self.gamma.shape().num_elements()
+    }
+
     pub(super) fn running(&self) -> Option<&BatchStatistics> {
         self.running.as_ref()
     }

@@ -79,7 +79,8 @@ impl Plain {
             slopes.push(slope);
             x = a;
         }
-        let of_outputs = self.output.as_ref()?.weight.val().sum_dim(1).transpose();
+        // A critic has one output.
+        let of_outputs = self.output.as_ref()?.weight.val().transpose();
         let width = of_outputs.dims()[1];
         let layers = self.hidden.iter().zip(slopes).rev();
         Some(layers.fold(of_outputs.expand([batch, width]), |gradient, (layer, slope)| {

@@ -22,8 +22,11 @@ pub fn gradient_penalty(network: &Network, batch: &Batch, training: &TrainingCon
         return None;
     };
     let gradient = critic.input_gradient(between(batch))?;
-    let norm = gradient.square().sum_dim(1).clamp_min(LEAST_SQUARE).sqrt();
-    Some((norm - 1.0).square().mean() * lambda)
+    let [pairs, features] = gradient.dims();
+    // Sums as products: Burn's fused reductions of rows this short fail to compile on wgpu.
+    let ones = Tensor::ones([features, 1], &gradient.device());
+    let excess = gradient.square().matmul(ones).clamp_min(LEAST_SQUARE).sqrt() - 1.0;
+    Some(excess.clone().transpose().matmul(excess).reshape([1]) * (lambda / pairs as f64))
 }
 
 /// The points `[batch / 2, features]` between the two of each pair.

@@ -25,8 +25,9 @@ pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1
         Loss::LinearProbe => (outputs * targets).sum() / rows,
         Loss::Quadratic => (activation::sigmoid(outputs) - targets).square().sum() / (2.0 * rows),
         Loss::SquaredError => (outputs - targets).square().sum() / rows,
-        // Half of the rows are of each side.
-        Loss::Wasserstein => (outputs * targets.slice(s![.., 0..1])).sum() / (rows / 2.0),
+        // Half of the rows are of each side. The sum is a product because Burn's fused reduction of a slice fails to compile on
+        // wgpu.
+        Loss::Wasserstein => outputs.transpose().matmul(targets).slice(s![.., 0..1]).reshape([1]) / (rows / 2.0),
     }
 }
 

@@ -61,6 +61,15 @@ pub struct Control<'a> {
     pub progress: &'a dyn Fn(usize, usize),
 }
 
+/// Whether training can start from a saved network, as safetensors.
+///
+/// # Errors
+///
+/// If it does not fit the network of the config.
+pub fn check_start(spec: &RunSpec, dataset: &Dataset, saved: &[u8], device: &Device) -> Result<(), StartError> {
+    Workload::new(&spec.config, spec.seed, dataset, device).starting_from(saved).map(drop)
+}
+
 /// Runs one configuration with one seed and hands its rows to `sink`. With a saved network, as safetensors, training starts
 /// from it.
 ///
@@ -85,7 +94,11 @@ pub fn run(
 
     let config = &spec.config;
     let mut stopwatch = Stopwatch::new(device);
-    let mut network = pretrain::pretrain(spec, &workload, workload.network(), &mut stopwatch, sink, control)?;
+    let (mut network, is_finite) =
+        pretrain::pretrain(spec, &workload, workload.network(), &mut stopwatch, sink, control)?;
+    if !is_finite {
+        return Ok(RunStatus::Diverged { diverged_at_step: 0 });
+    }
     let pretraining_steps = pretrain::step_count(&workload);
     let mut probe = Probe::new(&spec.run_id, &config.probe, config.network.function());
     let mut optimizer = workload.optimizer();

@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
 use crate::config::StartLayers;
-use crate::network::{BatchStatistics, Network};
+use crate::network::{BatchStatistics, Network, RunningStatistics};
 use crate::probe::{Path, ReadError};
 
 /// A saved network that a network cannot start from.
@@ -18,13 +18,13 @@ pub enum StartError {
     #[error("it is not a network that gradmark has saved: {0}")]
     Format(String),
     /// A parameter of the network is not in the file.
-    #[error("it has no `{0}`, which the network has; {OTHER_NETWORK}")]
+    #[error("it has no `{0}`, which the network has")]
     Missing(String),
     /// The file has a parameter that is not in the network.
-    #[error("it has `{0}`, which the network has not; {OTHER_NETWORK}")]
+    #[error("it has `{0}`, which the network has not")]
     Unknown(String),
     /// A parameter has another shape.
-    #[error("its `{parameter}` has the shape {found:?} and that of the network {expected:?}; {OTHER_NETWORK}")]
+    #[error("its `{parameter}` has the shape {found:?} and that of the network {expected:?}")]
     Shape {
         /// The parameter.
         parameter: String,
@@ -35,9 +35,6 @@ pub enum StartError {
     },
 }
 
-const OTHER_NETWORK: &str =
-    "the two networks must be equal, or their hidden layers with `training.start_layers = \"hidden\"`";
-
 /// A parameter on the host.
 struct Saved {
     shape: Vec<usize>,
@@ -45,8 +42,8 @@ struct Saved {
 }
 
 /// The parameters of a network as safetensors, under the names that they have in `gradients.csv`, and the running statistics
-/// of batch norm, numbered in the order of the pass: `norm.0.running_mean`, `norm.0.running_variance`. The state of the
-/// optimizer is not among them. Waits for the device.
+/// of batch norm beside them: `hidden.0.norm.running_mean`, `hidden.0.norm.running_variance`. The state of the optimizer is not
+/// among them. Waits for the device.
 ///
 /// # Errors
 ///
@@ -54,10 +51,10 @@ struct Saved {
 pub fn to_safetensors(network: &mut Network) -> Result<Vec<u8>, ReadError> {
     let mut collector = Collector { path: Path::default(), saved: BTreeMap::new(), failure: None };
     network.visit(&mut collector);
-    for (number, running) in network.running_statistics().into_iter().enumerate() {
-        if let Some(BatchStatistics { mean, variance }) = running {
-            collector.keep(running_name(number, "mean"), mean);
-            collector.keep(running_name(number, "variance"), variance);
+    for RunningStatistics { norm, statistics, .. } in network.running_statistics() {
+        if let Some(BatchStatistics { mean, variance }) = statistics {
+            collector.keep(running_name(&norm, "mean"), mean);
+            collector.keep(running_name(&norm, "variance"), variance);
         }
     }
     let Collector { saved, failure, .. } = collector;
@@ -72,8 +69,8 @@ pub fn to_safetensors(network: &mut Network) -> Result<Vec<u8>, ReadError> {
     serialize(views.map_err(failed)?, None).map_err(failed)
 }
 
-fn running_name(number: usize, what: &str) -> String {
-    format!("norm.{number}.running_{what}")
+fn running_name(norm: &str, what: &str) -> String {
+    format!("{norm}.running_{what}")
 }
 
 struct Collector {
@@ -127,16 +124,9 @@ pub fn start_from(network: Network, safetensors: &[u8], layers: StartLayers) -> 
     }
     let mut filler = Filler { path: Path::default(), saved, layers, failure: None };
     let mut network = network.map(&mut filler);
-    let mut statistics = Vec::new();
-    for (number, _) in network.running_statistics().iter().enumerate() {
-        let mut take = |what| filler.saved.remove(&running_name(number, what));
-        let pair = take("mean").zip(take("variance"));
-        let device = network.devices().first().cloned().unwrap_or_default();
-        statistics.push(pair.map(|(mean, variance)| BatchStatistics {
-            mean: on_device(mean, &device),
-            variance: on_device(variance, &device),
-        }));
-    }
+    let device = network.devices().first().cloned().unwrap_or_default();
+    let found = network.running_statistics().into_iter().map(|running| filler.statistics(running, &device));
+    let statistics = found.collect::<Result<Vec<_>, _>>()?;
     network.set_running_statistics(statistics);
     let Filler { saved, failure, .. } = filler;
     match failure {
@@ -165,6 +155,41 @@ struct Filler {
     failure: Option<StartError>,
 }
 
+impl Filler {
+    fn takes(&self, name: &str) -> bool {
+        self.layers == StartLayers::All || name.starts_with("hidden.")
+    }
+
+    /// The saved statistics of a normalization: both, or none.
+    fn statistics(
+        &mut self,
+        running: RunningStatistics,
+        device: &Device,
+    ) -> Result<Option<BatchStatistics>, StartError> {
+        if !self.takes(&running.norm) {
+            return Ok(running.statistics);
+        }
+        let names = ["mean", "variance"].map(|what| running_name(&running.norm, what));
+        let found = names.clone().map(|name| self.saved.remove(&name));
+        for (name, data) in names.iter().zip(&found) {
+            let shape = data.as_ref().map(|data| data.shape().to_vec());
+            if let Some(shape) = shape.filter(|shape| *shape != [running.units]) {
+                let (parameter, expected) = (name.clone(), vec![running.units]);
+                return Err(StartError::Shape { parameter, expected, found: shape });
+            }
+        }
+        let [mean, variance] = found;
+        match (mean, variance) {
+            (Some(mean), Some(variance)) => {
+                Ok(Some(BatchStatistics { mean: on_device(mean, device), variance: on_device(variance, device) }))
+            }
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(StartError::Missing(running_name(&running.norm, "variance"))),
+            (None, Some(_)) => Err(StartError::Missing(running_name(&running.norm, "mean"))),
+        }
+    }
+}
+
 impl ModuleMapper for Filler {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
@@ -176,7 +201,7 @@ impl ModuleMapper for Filler {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.to_string();
-        if self.layers == StartLayers::Hidden && !name.starts_with("hidden.") {
+        if !self.takes(&name) {
             return param;
         }
         let Some(data) = self.saved.remove(&name) else {
@@ -236,6 +261,56 @@ mod tests {
         assert_eq!(names, 2 * 6 + 2);
         let restored = start_from(network(2, Norm::Batch, 2), &bytes, StartLayers::All).expect("fits");
         assert_eq!(outputs(&restored), outputs(&saved));
+    }
+
+    /// A residual network has a normalization behind its blocks too, which is no hidden layer's.
+    #[test]
+    fn the_statistics_of_a_deeper_network_go_to_the_layers_that_they_are_of() {
+        let residual = |depth, seed| {
+            let config = NetworkConfig {
+                kind: crate::config::NetworkKind::Residual,
+                norm: Norm::Batch,
+                ..NetworkConfig::plain(depth, 5, Activation::Relu, WeightInit::He)
+            };
+            let interface = Interface { features: 3, image: None, sequence: None, outputs: Some(2) };
+            Network::init(&config, interface, seed, &Device::flex().autodiff())
+        };
+        let mut deep = residual(4, 1);
+        let mut pass = Pass::training();
+        let inputs = [[0.0, 1.0, 2.0], [5.0, 3.0, -4.0], [1.0, 1.0, 1.0]];
+        let _ = deep.forward(Tensor::from_floats(inputs, &Device::flex().autodiff()), &mut pass);
+        deep.absorb(pass.finish().1);
+        let bytes = to_safetensors(&mut deep).expect("saved");
+        let mut started = start_from(residual(2, 2), &bytes, StartLayers::Hidden).expect("fits");
+        let means = |network: &mut Network| -> Vec<(String, Option<Vec<f32>>)> {
+            let numbers = |statistics: BatchStatistics| statistics.mean.into_data().iter::<f32>().collect();
+            let of = |running: RunningStatistics| (running.norm, running.statistics.map(numbers));
+            network.running_statistics().into_iter().map(of).collect()
+        };
+        let (deep, started) = (means(&mut deep), means(&mut started));
+        assert_eq!(deep.last().map(|(name, _)| name.as_str()), Some("end.norm"));
+        assert_eq!(started[..2], deep[..2]);
+        assert_eq!(started[2], ("end.norm".to_owned(), None));
+    }
+
+    #[test]
+    fn statistics_of_another_size_or_without_their_other_half_are_refused() {
+        let mut saved = network(2, Norm::Batch, 1);
+        let values = |count: usize| vec![0_u8; 4 * count];
+        let with = |name: &str, count: usize, saved: &mut Network| {
+            let bytes = to_safetensors(saved).expect("saved");
+            let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+            let extra = values(count);
+            let mut views: Vec<(String, TensorView<'_>)> =
+                file.iter().map(|(name, view)| (name.to_owned(), view)).collect();
+            views.push((name.to_owned(), TensorView::new(Dtype::F32, vec![count], &extra).expect("a view")));
+            let bytes = serialize(views, None).expect("serializes");
+            start_from(network(2, Norm::Batch, 2), &bytes, StartLayers::All).expect_err("does not fit").to_string()
+        };
+        let error = with("hidden.1.norm.running_mean", 4, &mut saved);
+        assert!(error.contains("`hidden.1.norm.running_mean` has the shape [4]"), "{error}");
+        let error = with("hidden.1.norm.running_variance", 5, &mut saved);
+        assert!(error.starts_with("it has no `hidden.1.norm.running_mean`"), "{error}");
     }
 
     #[test]

@@ -124,3 +124,110 @@ impl Trainee for Autoencoder {
         (encoder, decoder)
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::config::{Activation, NetworkConfig, WeightInit};
+    use crate::network::{Interface, Network};
+
+    const INPUTS: [[f64; 3]; 4] = [[0.1, 0.9, 0.4], [0.8, 0.2, 0.7], [0.0, 1.0, 0.5], [0.6, 0.3, 0.9]];
+    const RATE: f64 = 1e-2;
+
+    fn autoencoder(is_tied: bool, reconstruction: Reconstruction) -> Autoencoder {
+        let device = Device::flex().autodiff();
+        let config = NetworkConfig::plain(1, 2, Activation::Tanh, WeightInit::Lecun);
+        let interface = Interface { features: 3, image: None, sequence: None, outputs: None };
+        let Network::Plain(mut network) = Network::init(&config, interface, 1, &device) else {
+            panic!("a plain network")
+        };
+        let drawn = Dense::init(&config, 2, 3, 1, "decoder", &device);
+        let (decoder, tied_bias) = if is_tied { (None, drawn.bias) } else { (Some(drawn), None) };
+        let training = TrainingConfig::sgd(RATE, TrainingLength::Steps(0));
+        Autoencoder {
+            coder: Coder { encoder: network.hidden.remove(0), decoder, tied_bias },
+            reconstruction,
+            optimizer: optimizer(&training),
+            training,
+            noise: Noise { fraction: 0.0, stream: seed::stream(1, "noise") },
+        }
+    }
+
+    fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+        tensor.into_data().iter::<f64>().collect()
+    }
+
+    /// Weight and bias of the encoder, then of the decoder, of which tied weights have the bias alone.
+    fn parameters(coder: &Coder) -> Vec<Vec<f64>> {
+        let bias = |bias: &Option<Param<Tensor<1>>>| numbers(bias.as_ref().expect("a bias").val());
+        let mut all = vec![numbers(coder.encoder.weight.val()), bias(&coder.encoder.bias)];
+        match &coder.decoder {
+            Some(decoder) => all.extend([numbers(decoder.weight.val()), bias(&decoder.bias)]),
+            None => all.push(bias(&coder.tied_bias)),
+        }
+        all
+    }
+
+    /// The mean cost in plain f64, from the same list.
+    fn cost(parameters: &[Vec<f64>], reconstruction: Reconstruction) -> f64 {
+        let (encoder, decoder_bias) = (&parameters[0], parameters.last().expect("a bias"));
+        let back = |unit: usize, input: usize| match parameters {
+            [_, _, decoder, _] => decoder[unit * 3 + input],
+            _ => encoder[input * 2 + unit],
+        };
+        let of_example = |x: &[f64; 3]| -> f64 {
+            let reach = |unit: usize| parameters[1][unit] + (0..3).map(|i| x[i] * encoder[i * 2 + unit]).sum::<f64>();
+            let code = [reach(0).tanh(), reach(1).tanh()];
+            let of_input = |input: usize| {
+                let z = decoder_bias[input] + (0..2).map(|unit| code[unit] * back(unit, input)).sum::<f64>();
+                match reconstruction {
+                    Reconstruction::CrossEntropy => z.exp().ln_1p() - x[input] * z,
+                    Reconstruction::SquaredError => (z - x[input]).powi(2),
+                }
+            };
+            (0..3).map(of_input).sum()
+        };
+        INPUTS.iter().map(of_example).sum::<f64>() / INPUTS.len() as f64
+    }
+
+    /// A step of gradient descent moves every parameter by the rate times the derivative that differences in f64 give.
+    #[test]
+    fn a_step_goes_down_the_gradient_of_the_reconstruction_with_tied_weights_and_with_two_sets() {
+        let flat: Vec<f32> = INPUTS.iter().flatten().map(|x| *x as f32).collect();
+        let batch = Tensor::from_data(TensorData::new(flat, [4, 3]), &Device::flex());
+        for is_tied in [true, false] {
+            for reconstruction in [Reconstruction::CrossEntropy, Reconstruction::SquaredError] {
+                let mut trainee = autoencoder(is_tied, reconstruction);
+                let before = parameters(&trainee.coder);
+                let found = trainee.step(batch.clone()).map(numbers).expect("a cost")[0];
+                let expected = cost(&before, reconstruction);
+                assert!((found / expected - 1.0).abs() < 1e-6, "{found}, expected {expected}");
+                for (place, after) in parameters(&trainee.coder).iter().enumerate() {
+                    for (element, after) in after.iter().enumerate() {
+                        let nudged = |by: f64| {
+                            let mut all = before.clone();
+                            all[place][element] += by;
+                            cost(&all, reconstruction)
+                        };
+                        let derivative = (nudged(1e-5) - nudged(-1e-5)) / 2e-5;
+                        let moved = (before[place][element] - after) / RATE;
+                        let name = format!("tied {is_tied} {reconstruction:?} {place} {element}");
+                        assert!((moved - derivative).abs() < 3e-5, "{name}: {moved}, expected {derivative}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn noise_takes_away_its_share_of_the_inputs_and_leaves_the_others() {
+        let mut noise = Noise { fraction: 0.3, stream: seed::stream(1, "noise") };
+        let corrupted = numbers(noise.corrupt(Tensor::full([100, 200], 0.5, &Device::flex())));
+        let lost = corrupted.iter().filter(|x| **x == 0.0).count();
+        // A standard deviation of 65.
+        assert!((5700..6300).contains(&lost), "{lost} of 20000");
+        assert!(corrupted.iter().all(|x| *x == 0.0 || *x == 0.5));
+    }
+}

@@ -67,7 +67,7 @@ impl Place<'_> {
 /// The steps of the pretraining of all layers; 0 without pretraining.
 pub fn step_count(workload: &Workload) -> usize {
     let config = workload.config();
-    let Some(pretraining) = &config.training.pretraining else {
+    let Some(pretraining) = config.pretraining() else {
         return 0;
     };
     let steps_per_epoch = config.training_examples() / config.pretraining_batch_size(pretraining);
@@ -77,7 +77,7 @@ pub fn step_count(workload: &Workload) -> usize {
 /// Pretrains the hidden layers of a network one by one; of an autoencoder those up to the code, from which the others are
 /// unrolled. Without `training.pretraining` the network stays as it is.
 ///
-/// A layer whose numbers leave f32 ends the pretraining: its network diverges in the first step of the training.
+/// Returns the network, and whether all numbers were finite: a layer whose numbers leave f32 ends the pretraining.
 ///
 /// # Errors
 ///
@@ -89,30 +89,38 @@ pub fn pretrain(
     stopwatch: &mut Stopwatch,
     sink: &mut dyn RowSink,
     control: &Control<'_>,
-) -> Result<Network, TrainError> {
-    let (Some(pretraining), Network::Plain(mut plain)) = (&spec.config.training.pretraining, network.clone()) else {
-        return Ok(network);
+) -> Result<(Network, bool), TrainError> {
+    let (Some(pretraining), Network::Plain(mut plain)) = (spec.config.pretraining(), network.clone()) else {
+        return Ok((network, true));
     };
     let mut progress = Progress { control, done: 0, all: step_count(workload) + workload.step_count() };
     let mut inputs =
         Inputs { train: workload.train_split().inputs.clone(), test: workload.test_split().inputs.clone() };
     let mut decoders = Vec::new();
-    for index in 0..spec.config.network.pretrained_layers() {
+    let mut encoding_ms = 0.0;
+    let layers = spec.config.network.pretrained_layers();
+    for index in 0..layers {
         let place = Place { workload, pretraining, seed: spec.seed, index, path: format!("hidden.{index}") };
         let mut trainee = place.trainee(plain.hidden[index].clone());
-        let is_finite = train_layer(spec, &place, &mut *trainee, &inputs, stopwatch, sink, &mut progress)?;
+        let is_finite =
+            train_layer(spec, &place, &mut *trainee, &inputs, (stopwatch, encoding_ms), sink, &mut progress)?;
         let (layer, decoder) = trainee.finish();
         plain.hidden[index] = layer;
         if !is_finite {
-            return Ok(Network::Plain(plain));
+            return Ok((Network::Plain(plain), false));
         }
-        inputs = inputs.encoded(&plain.hidden[index]);
         decoders.push(decoder);
+        if index + 1 < layers {
+            stopwatch.start()?;
+            inputs.train = encoded(&plain.hidden[index], inputs.train);
+            encoding_ms = stopwatch.stop_ms()?;
+            inputs.test = encoded(&plain.hidden[index], inputs.test);
+        }
     }
     if spec.config.network.code_layer().is_some() {
         unroll(&mut plain, decoders);
     }
-    Ok(Network::Plain(plain))
+    Ok((Network::Plain(plain), true))
 }
 
 /// What a layer is trained on and tested with, `[examples, inputs]` outside the graph.
@@ -121,13 +129,9 @@ struct Inputs {
     test: Tensor<2>,
 }
 
-impl Inputs {
-    /// What a layer hands on.
-    fn encoded(self, layer: &DenseLayer) -> Self {
-        let layer = layer.valid();
-        let encode = |inputs| layer.forward(inputs, &mut Pass::evaluation());
-        Self { train: encode(self.train), test: encode(self.test) }
-    }
+/// What a layer hands on, outside the graph.
+fn encoded(layer: &DenseLayer, inputs: Tensor<2>) -> Tensor<2> {
+    layer.valid().forward(inputs, &mut Pass::evaluation())
 }
 
 /// How far the steps of pretraining and training are.
@@ -145,13 +149,14 @@ impl Progress<'_> {
     }
 }
 
-/// Trains one layer for all its epochs, and tells whether its numbers are finite.
+/// Trains one layer for all its epochs, and tells whether its numbers are finite. Its first epoch counts in the time that it took
+/// to make its inputs.
 fn train_layer(
     spec: &RunSpec,
     place: &Place<'_>,
     trainee: &mut dyn Trainee,
     inputs: &Inputs,
-    stopwatch: &mut Stopwatch,
+    (stopwatch, encoding_ms): (&mut Stopwatch, f64),
     sink: &mut dyn RowSink,
     progress: &mut Progress<'_>,
 ) -> Result<bool, TrainError> {
@@ -169,7 +174,7 @@ fn train_layer(
             };
             progress.advance()?;
         }
-        let elapsed_ms = stopwatch.stop_ms()?;
+        let elapsed_ms = stopwatch.stop_ms()? + if epoch == 0 { encoding_ms } else { 0.0 };
         sink.phases(vec![PhaseRow {
             run_id: spec.run_id.clone(),
             phase: RunPhase::Pretraining,
