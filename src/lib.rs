@@ -45,6 +45,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+mod hash;
 pub mod kernel;
 pub mod network;
 pub mod plan;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Assignment, ConfigError, Level, RunConfig, Source};
+use crate::hash::hexadecimal;
 use crate::schema::SCHEMA_VERSION;
 
 /// An experiment, ready to run.
@@ -98,7 +99,7 @@ fn run_id(config: &RunConfig, seed: u64, device_label: &str) -> String {
         "config": config,
     });
     let digest = Sha256::digest(canonical.to_string().as_bytes());
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&digest[..8])
 }
 
 #[cfg(test)]

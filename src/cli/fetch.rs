@@ -79,18 +79,16 @@ impl FetchProgress {
     }
 
     fn show(&self, event: FetchEvent) {
-        if let (Self::Bar(bar), FetchEvent::Begun(file, bytes)) = (self, event) {
-            bar.reset();
-            bar.set_length(bytes.unwrap_or(0));
-            bar.set_message(file);
-        }
-        if let (Self::Bar(bar), FetchEvent::Received(bytes)) = (self, event) {
-            bar.set_position(bytes);
-        }
-        match event {
-            FetchEvent::Kept(file) => self.remark(&format!("{file}: already there")),
-            FetchEvent::Written(file) => self.remark(&format!("{file}: downloaded and checked")),
-            FetchEvent::Begun(..) | FetchEvent::Received(_) => {}
+        match (self, event) {
+            (_, FetchEvent::Kept(file)) => self.remark(&format!("{file}: already there")),
+            (_, FetchEvent::Written(file)) => self.remark(&format!("{file}: downloaded and checked")),
+            (Self::Bar(bar), FetchEvent::Begun(file, bytes)) => {
+                bar.reset();
+                bar.set_length(bytes.unwrap_or(0));
+                bar.set_message(file);
+            }
+            (Self::Bar(bar), FetchEvent::Received(bytes)) => bar.set_position(bytes),
+            (Self::Quiet | Self::Lines, FetchEvent::Begun(..) | FetchEvent::Received(_)) => {}
         }
     }
 

@@ -100,10 +100,7 @@ impl Source {
     ///
     /// If a key is unknown or missing or a value is of the wrong type or not allowed.
     pub fn resolve(&self, assignment: &Assignment<'_>) -> Result<RunConfig, ConfigError> {
-        let mut settings = self.settings.clone();
-        for level in &assignment.levels {
-            settings.extend(level.settings.iter().cloned());
-        }
+        let settings = self.settings_with(assignment.levels.iter().copied());
         refuse_values_as_sections(&settings)?;
         let mut table = Table::new();
         for (key, setting) in &settings {
@@ -117,13 +114,18 @@ impl Source {
         }
     }
 
+    /// All settings, those of some levels before the others.
+    fn settings_with<'a>(&self, levels: impl Iterator<Item = &'a Level>) -> BTreeMap<String, Setting> {
+        let mut settings = self.settings.clone();
+        settings.extend(levels.flat_map(|level| level.settings.iter().cloned()));
+        settings
+    }
+
     /// The saved network of `training.start_from` does not fit the network of a choice of levels: `problem` says why.
     pub fn refuse_start(&self, labels: &[String], problem: &str) -> ConfigError {
-        let mut settings = self.settings.clone();
-        for (factor, label) in self.factors.iter().zip(labels) {
-            let level = factor.levels.iter().find(|level| level.label == *label);
-            settings.extend(level.into_iter().flat_map(|level| level.settings.iter().cloned()));
-        }
+        let chosen = self.factors.iter().zip(labels);
+        let levels = chosen.filter_map(|(factor, label)| factor.levels.iter().find(|level| level.label == *label));
+        let settings = self.settings_with(levels);
         let violation = Violation {
             key: "training.start_from",
             problem: format!("must name a network that fits: {problem}"),

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use sha2::{Digest, Sha256};
-
 use super::schema::{RunConfig, Violation};
+use crate::hash::sha256;
 
 /// The file in the directory of a run that holds its network.
 const FILE: &str = "network.safetensors";
@@ -40,10 +39,6 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("{} is no file", path.display())));
     }
     fs::read(path).map_err(failed)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl RunConfig {

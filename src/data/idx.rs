@@ -6,6 +6,7 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 
 use super::FileFault;
+use crate::hash;
 
 /// Two zeros, the code of unsigned bytes; the number of dimensions follows.
 const MAGIC: [u8; 3] = [0, 0, 8];
@@ -88,8 +89,7 @@ fn product(sizes: impl Iterator<Item = impl ToString>) -> String {
 
 /// `0x00000803`
 fn hexadecimal(bytes: &[u8]) -> String {
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("0x{digits}")
+    format!("0x{}", hash::hexadecimal(bytes))
 }
 
 #[cfg(test)]

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::image_set::{FileSpec, ImageSet};
 use super::{DataError, FileFault, idx};
+use crate::hash::sha256;
 
 /// What the files of a set hold, behind their headers.
 #[derive(Debug)]
@@ -110,10 +109,6 @@ fn known_file(set: &ImageSet, sha256: &str) -> Option<String> {
     let sets = std::iter::once(set).chain(ImageSet::ALL);
     let mut files = sets.flat_map(|set| set.files.iter().map(move |file| (set, file)));
     files.find(|(_, file)| file.sha256 == sha256).map(|(set, file)| format!("{} of {}", file.name, set.title))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

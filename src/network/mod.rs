@@ -132,18 +132,13 @@ impl Network {
 
     /// The paths of the normalizations, in the order of the pass.
     fn norm_names(&self) -> Vec<String> {
-        let (hidden, has_end): (Vec<bool>, bool) = match self {
-            Self::Plain(network) => (network.hidden.iter().map(|layer| layer.norm.is_some()).collect(), false),
-            Self::Residual(network) => {
-                let has_end = network.end.as_ref().is_some_and(|end| end.norm.is_some());
-                (network.hidden.iter().map(|layer| layer.norm.is_some()).collect(), has_end)
-            }
-            Self::Convolutional(network) => {
-                let has_end = network.end.as_ref().is_some_and(|end| end.norm.is_some());
-                (network.hidden.iter().map(|layer| layer.norm.is_some()).collect(), has_end)
-            }
-            Self::Recurrent(_) => (Vec::new(), false),
+        let (hidden, end) = match self {
+            Self::Plain(network) => (have_norms(&network.hidden), None),
+            Self::Residual(network) => (have_norms(&network.hidden), network.end.as_ref()),
+            Self::Convolutional(network) => (have_norms(&network.hidden), network.end.as_ref()),
+            Self::Recurrent(_) => (Vec::new(), None),
         };
+        let has_end = end.is_some_and(|end| end.norm.is_some());
         let normalized = hidden.into_iter().enumerate().filter(|(_, has_norm)| *has_norm);
         let hidden = normalized.map(|(index, _)| format!("hidden.{index}.norm"));
         hidden.chain(has_end.then(|| "end.norm".to_owned())).collect()
@@ -193,4 +188,8 @@ impl Network {
         let passes = |index: usize| if index == 0 { 2.0 } else { 3.0 };
         2.0 * batch_size as f64 * products.iter().enumerate().map(|(index, one)| passes(index) * one).sum::<f64>()
     }
+}
+
+fn have_norms<const D: usize, L: Layer<D>>(layers: &[L]) -> Vec<bool> {
+    layers.iter().map(|layer| layer.norm().is_some()).collect()
 }

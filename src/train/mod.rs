@@ -6,6 +6,7 @@ mod clock;
 mod gradient_penalty;
 mod loss;
 mod optimizer;
+mod parameter;
 mod pretrain;
 mod regularize;
 mod saved;
@@ -67,7 +68,8 @@ pub struct Control<'a> {
 ///
 /// If it does not fit the network of the config.
 pub fn check_start(spec: &RunSpec, dataset: &Dataset, saved: &[u8], device: &Device) -> Result<(), StartError> {
-    Workload::new(&spec.config, spec.seed, dataset, device).starting_from(saved).map(drop)
+    let network = workload::initial_network(&spec.config, spec.seed, dataset, device);
+    start_from(network, saved, spec.config.training.start_layers.unwrap_or_default()).map(drop)
 }
 
 /// Runs one configuration with one seed and hands its rows to `sink`. With a saved network, as safetensors, training starts

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::parameter::{changed, follow_path};
 use crate::config::TrainingConfig;
 use crate::probe::Path;
 
@@ -43,19 +44,6 @@ pub fn decay<M: Module>(module: M, training: &TrainingConfig) -> M {
     }
     let factor = 1.0 - training.learning_rate() * training.weight_decay;
     module.map(&mut Decay { factor, path: Path::default() })
-}
-
-/// Implements the ways into and out of a module for whoever has a `path`.
-macro_rules! follow_path {
-    () => {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
-        }
-
-        fn exit_module(&mut self, _name: &str, container: &str) {
-            self.path.exit(container);
-        }
-    };
 }
 
 struct AddPenalties {
@@ -121,11 +109,7 @@ impl ModuleMapper for Decay {
         if !self.path.is_weight() {
             return param;
         }
-        param.map(|weight| {
-            let is_tracked = weight.is_autodiff();
-            let smaller = weight.inner() * self.factor;
-            if is_tracked { Tensor::from_inner(smaller).require_grad() } else { smaller }
-        })
+        changed(param, |weight| weight * self.factor)
     }
 }
 

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 
 use super::clip::bounded;
+use super::parameter::changed;
 use crate::config::TrainingConfig;
 
 /// Bounds every element of every parameter by `training.weight_clipping`, on the device and without waiting for it: the
@@ -19,11 +20,7 @@ struct Bound(f64);
 
 impl ModuleMapper for Bound {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|values| {
-            let is_tracked = values.is_autodiff();
-            let within = bounded(values.inner(), self.0);
-            if is_tracked { Tensor::from_inner(within).require_grad() } else { within }
-        })
+        changed(param, |values| bounded(values, self.0))
     }
 }
 

@@ -38,18 +38,10 @@ impl Workload {
     pub fn new(config: &RunConfig, seed: u64, dataset: &Dataset, device: &Device) -> Self {
         let tracked = device.clone().autodiff();
         let is_probed = config.training.loss == Loss::LinearProbe;
-        let is_autoencoder = config.network.kind == NetworkKind::Autoencoder;
-        let interface = Interface {
-            features: dataset.features,
-            image: dataset.image,
-            sequence: config.sequence(),
-            outputs: (!is_probed).then_some(if is_autoencoder { dataset.features } else { dataset.outputs() }),
-        };
-        let mut network = Network::init(&config.network, interface, seed, &tracked);
-        network.center(&config.network, config.data.value.unwrap_or(0.0));
+        let network = initial_network(config, seed, dataset, device);
         let targets = if is_probed {
             Targets::Direction(probe_direction(config, seed))
-        } else if is_autoencoder {
+        } else if config.network.kind == NetworkKind::Autoencoder {
             Targets::Inputs
         } else {
             Targets::Answers { classes: dataset.classes, judged: dataset.judged_answers }
@@ -159,6 +151,23 @@ impl Workload {
     pub fn batch_size(&self) -> usize {
         self.config.batch_size()
     }
+}
+
+/// The network of a config for the examples of a data set, as it is drawn.
+pub(super) fn initial_network(config: &RunConfig, seed: u64, dataset: &Dataset, device: &Device) -> Network {
+    let outputs = match config.network.kind {
+        NetworkKind::Autoencoder => dataset.features,
+        _ => dataset.outputs(),
+    };
+    let interface = Interface {
+        features: dataset.features,
+        image: dataset.image,
+        sequence: config.sequence(),
+        outputs: (config.training.loss != Loss::LinearProbe).then_some(outputs),
+    };
+    let mut network = Network::init(&config.network, interface, seed, &device.clone().autodiff());
+    network.center(&config.network, config.data.value.unwrap_or(0.0));
+    network
 }
 
 /// The direction in which a linear probe looks: N(0, 1) in every unit, and the neuron itself at the end of a chain.

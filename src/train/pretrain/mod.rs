@@ -11,6 +11,7 @@ use burn::tensor::Tensor;
 
 use super::clock::Stopwatch;
 use super::loss::squared_distance;
+use super::parameter::changed;
 use super::{Control, TrainError, Workload};
 use crate::config::{PretrainingConfig, PretrainingMethod};
 use crate::data::{Batches, DeviceSplit};
@@ -235,5 +236,5 @@ fn unroll(network: &mut Plain, decoders: Vec<Decoder>) {
 
 /// A parameter with another value, which comes from outside the graph.
 fn replaced<const D: usize>(param: Param<Tensor<D>>, value: Tensor<D>) -> Param<Tensor<D>> {
-    param.map(|_| Tensor::from_inner(value).require_grad())
+    changed(param, |_| value)
 }
