@@ -10,7 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// The version of the files. It changes when a column changes its name or meaning.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 
 /// A row of `gradients.csv`: one parameter at one step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -70,6 +70,9 @@ pub struct ActivationRow {
     pub time_step: Option<usize>,
     /// Euclidean norm of the delta over all examples and units, of the loss that is a mean over the batch.
     pub delta_l2: Option<f64>,
+    /// What theory predicts of it at step 0, before anything is measured: the root of the mean square over seeds. Empty at later
+    /// steps and where theory does not hold; the manifest has the reason.
+    pub delta_l2_predicted: Option<f64>,
     /// Euclidean norm, over units, of the mean over the batch of each example's delta: the norm of the bias
     /// gradient (but for convolutions, whose biases belong to channels), Nielsen's learning speed.
     pub mean_delta_l2: Option<f64>,
@@ -359,6 +362,8 @@ pub trait RowSink {
     ///
     /// If they cannot be written.
     fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()>;
+    /// Keeps why the deltas of layers, or of all, are not predicted.
+    fn no_prediction(&mut self, reason: String);
     /// Adds rows of `units.csv`.
     ///
     /// # Errors
@@ -416,6 +421,8 @@ pub struct RunRows {
     pub gradients: Vec<GradientRow>,
     /// `activations.csv`
     pub activations: Vec<ActivationRow>,
+    /// Why the deltas of layers, or of all, are not predicted; none where all are. It stands in the manifest.
+    pub no_prediction: Option<String>,
     /// `units.csv`
     pub units: Vec<UnitRow>,
     /// `gates.csv`
@@ -442,6 +449,9 @@ impl RowSink for RunRows {
     fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()> {
         self.activations.extend(rows);
         Ok(())
+    }
+    fn no_prediction(&mut self, reason: String) {
+        self.no_prediction = Some(reason);
     }
     fn units(&mut self, rows: Vec<UnitRow>) -> io::Result<()> {
         self.units.extend(rows);

@@ -50,6 +50,9 @@ pub struct RunSummary {
     pub delta_ratio_first: Option<f64>,
     /// The layers from the one to the other.
     pub delta_ratio_layers: Option<usize>,
+    /// Norm of the delta at step 0 by what theory predicts of it, of the first layer that it predicts: the errors of all layers
+    /// behind it add up there.
+    pub delta_by_prediction: Option<f64>,
     /// Norm of the gradient with respect to the network's input by that with respect to what the last hidden layer hands on,
     /// at the first measured step.
     pub input_gradient_ratio_first: Option<f64>,
@@ -103,6 +106,7 @@ impl RunSummary {
         "decades_lost_per_layer_last",
         "delta_ratio_first",
         "delta_ratio_layers",
+        "delta_by_prediction",
         "input_gradient_ratio_first",
         "input_gradient_ratio_last",
         "hidden_grad_ratio_first",
@@ -154,6 +158,7 @@ impl RunSummary {
         fields.push(self.delta_ratio_layers.map_or_else(String::new, |layers| layers.to_string()));
         fields.extend(
             [
+                self.delta_by_prediction,
                 self.input_gradient_ratio_first,
                 self.input_gradient_ratio_last,
                 self.hidden_grad_ratio_first,
@@ -228,6 +233,7 @@ pub fn summarize(run_id: &str, levels: Vec<String>, seed: u64, status: RunStatus
         decades_lost_per_layer_last: last.as_ref().and_then(|profile| decades_lost(profile)),
         delta_ratio_first: delta.map(|(ratio, _)| ratio),
         delta_ratio_layers: delta.map(|(_, layers)| layers),
+        delta_by_prediction: delta_by_prediction(&rows.activations),
         input_gradient_ratio_first: input_gradient_ratio(&rows.activations, rows.activations.first()),
         input_gradient_ratio_last: input_gradient_ratio(&rows.activations, rows.activations.last()),
         has_states: !states.is_empty(),
@@ -321,6 +327,13 @@ fn delta_ratio(activations: &[ActivationRow]) -> Option<(f64, usize)> {
     (late_delta > 0.0).then(|| (early_delta / late_delta, late - early))
 }
 
+/// The first layer's measured delta by the predicted one, where both are numbers that f32 holds with all digits.
+fn delta_by_prediction(activations: &[ActivationRow]) -> Option<f64> {
+    let row = whole_layers(activations).find(|row| row.delta_l2_predicted.is_some())?;
+    let (measured, predicted) = (row.delta_l2?, row.delta_l2_predicted?);
+    (measured > LEAST_NORM && predicted > LEAST_NORM).then(|| measured / predicted)
+}
+
 fn input_gradient_ratio(activations: &[ActivationRow], at: Option<&ActivationRow>) -> Option<f64> {
     let step = at?.step;
     let rows: Vec<&ActivationRow> = whole_layers(activations).filter(|row| row.step == step).collect();
@@ -355,6 +368,11 @@ impl Configuration<'_> {
         let squares = self.values(|run| run.delta_ratio_first.map(|ratio| ratio * ratio));
         let layers = self.runs.iter().find_map(|run| run.delta_ratio_layers)?;
         Some(mean(&squares)?.powf(1.0 / (2.0 * layers as f64)))
+    }
+
+    /// The measured delta by the predicted one: the root of the mean square over seeds, which is what is predicted.
+    pub fn delta_by_prediction(&self) -> Option<f64> {
+        mean(&self.values(|run| run.delta_by_prediction.map(|ratio| ratio * ratio))).map(f64::sqrt)
     }
 
     /// The runs that diverged.
@@ -524,6 +542,7 @@ mod tests {
     #[test]
     fn the_columns_of_the_summary_are_in_the_order_of_its_fields() {
         let summary = RunSummary {
+            delta_by_prediction: Some(0.5),
             input_gradient_ratio_first: Some(1.0),
             input_gradient_ratio_last: Some(1.5),
             hidden_grad_ratio_first: Some(2.0),
@@ -536,10 +555,11 @@ mod tests {
         };
         let fields = summary.fields();
         let named: Vec<(&str, &str)> =
-            RunSummary::COLUMNS.iter().copied().zip(fields.iter().map(String::as_str)).skip(16).take(8).collect();
+            RunSummary::COLUMNS.iter().copied().zip(fields.iter().map(String::as_str)).skip(16).take(9).collect();
         assert_eq!(
             named,
             [
+                ("delta_by_prediction", "0.5"),
                 ("input_gradient_ratio_first", "1"),
                 ("input_gradient_ratio_last", "1.5"),
                 ("hidden_grad_ratio_first", "2"),
@@ -550,6 +570,24 @@ mod tests {
                 ("decades_lost_per_time_step_last", "7"),
             ]
         );
+    }
+
+    #[test]
+    fn the_first_predicted_layer_is_compared_and_what_has_left_f32_is_not() {
+        let row = |layer: usize, delta_l2, delta_l2_predicted| ActivationRow {
+            layer_index: layer,
+            layer: format!("hidden.{layer}"),
+            delta_l2: Some(delta_l2),
+            delta_l2_predicted,
+            ..ActivationRow::default()
+        };
+        let rows = [row(0, 9.0, None), row(1, 3.0, Some(2.0)), row(2, 5.0, Some(1.0))];
+        assert_eq!(delta_by_prediction(&rows), Some(1.5));
+        assert_eq!(delta_by_prediction(&[row(0, 1e-40, Some(2e-40)), row(1, 3.0, Some(2.0))]), None);
+        assert_eq!(delta_by_prediction(&[row(0, 9.0, None)]), None);
+        // The root of the mean square over seeds.
+        let runs = [3.0, 4.0].map(|ratio| RunSummary { delta_by_prediction: Some(ratio), ..summary_of(Vec::new()) });
+        assert_eq!(configurations(&runs)[0].delta_by_prediction(), Some(12.5_f64.sqrt()));
     }
 
     #[test]

@@ -165,6 +165,7 @@ impl Runner<'_> {
             factors: factors_of(self.plan, spec),
             seed: spec.seed,
             data_sha256: dataset.sha256.map(str::to_owned),
+            no_prediction: files.no_prediction().map(str::to_owned),
             rows: files.row_counts(),
             config: spec.config.clone(),
             environment: self.environment.clone(),

@@ -26,6 +26,8 @@ pub struct Manifest {
     pub seed: u64,
     /// The SHA-256 of the data set; none where it is drawn from the seed or stands in the config.
     pub data_sha256: Option<String>,
+    /// Why `delta_l2_predicted` of activations.csv is empty at step 0 for some layers or for all; none where no field is.
+    pub no_prediction: Option<String>,
     /// How many rows each table has.
     pub rows: RowCounts,
     /// The resolved config.

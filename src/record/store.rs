@@ -95,6 +95,7 @@ impl ExperimentStore {
             replaced: self.dir.join(format!("{REPLACED_PREFIX}{run_id}")),
             gradients: Table::new(&temporary, "gradients.csv"),
             activations: Table::new(&temporary, "activations.csv"),
+            no_prediction: None,
             units: Table::new(&temporary, "units.csv"),
             gates: Table::new(&temporary, "gates.csv"),
             links: Table::new(&temporary, "chain.csv"),
@@ -124,6 +125,7 @@ pub struct PendingRun {
     replaced: PathBuf,
     gradients: Table,
     activations: Table,
+    no_prediction: Option<String>,
     units: Table,
     gates: Table,
     links: Table,
@@ -182,6 +184,11 @@ impl PendingRun {
         }
     }
 
+    /// Why deltas are not predicted, if there is a reason.
+    pub fn no_prediction(&self) -> Option<&str> {
+        self.no_prediction.as_deref()
+    }
+
     /// The directory that the files are in until they are complete.
     pub fn temporary_dir(&self) -> &Path {
         &self.temporary
@@ -203,6 +210,9 @@ impl RowSink for PendingRun {
     }
     fn activations(&mut self, rows: Vec<ActivationRow>) -> io::Result<()> {
         self.activations.write(&rows)
+    }
+    fn no_prediction(&mut self, reason: String) {
+        self.no_prediction = Some(reason);
     }
     fn units(&mut self, rows: Vec<UnitRow>) -> io::Result<()> {
         self.units.write(&rows)
@@ -289,6 +299,7 @@ fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
     let rows = RunRows {
         gradients: read_table(&run.join("gradients.csv"))?,
         activations: read_table(&run.join("activations.csv"))?,
+        no_prediction: manifest.no_prediction.clone(),
         units: read_table(&run.join("units.csv"))?,
         gates: read_table(&run.join("gates.csv"))?,
         links: read_table(&run.join("chain.csv"))?,
@@ -448,8 +459,8 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_are_those_of_schema_version_4() {
-        assert_eq!(SCHEMA_VERSION, 4);
+    fn the_columns_are_those_of_schema_version_5() {
+        assert_eq!(SCHEMA_VERSION, 5);
         assert_eq!(
             header(&step_row()),
             "run_id,step,epoch,phase,loss,penalty,accuracy,reconstruction_error,learning_rate,grad_l2_before_clip,grad_l2_after_clip,clip_coefficient,clipped_fraction"
@@ -462,7 +473,7 @@ mod tests {
         let activation = ActivationRow::default();
         assert_eq!(
             header(&activation),
-            "run_id,step,layer_index,layer,time_step,delta_l2,mean_delta_l2,input_grad_l2,activation_mean,activation_std,saturated_fraction,dead_fraction,hidden_grad_l2,cell_grad_l2"
+            "run_id,step,layer_index,layer,time_step,delta_l2,delta_l2_predicted,mean_delta_l2,input_grad_l2,activation_mean,activation_std,saturated_fraction,dead_fraction,hidden_grad_l2,cell_grad_l2"
         );
         let unit =
             UnitRow { run_id: String::new(), step: 0, layer_index: 0, layer: String::new(), unit: 0, mean_delta: None };

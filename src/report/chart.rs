@@ -27,6 +27,8 @@ pub struct Line {
     pub color: usize,
     /// Whether it is dashed.
     pub dashed: bool,
+    /// Whether it is broad and pale, to lie under others.
+    pub broad: bool,
     /// Whether its points are joined, with a band for the spread, or stand alone, with bars.
     pub joined: bool,
     /// Whether it goes without markers, as a function of which all points are known.
@@ -72,6 +74,8 @@ pub enum Style {
     Solid,
     /// Dashed.
     Dashed,
+    /// Broad and pale.
+    Broad,
     /// Markers alone.
     Markers,
 }
@@ -113,7 +117,7 @@ impl Sample {
     /// The room that it takes.
     fn width(self) -> i32 {
         match self {
-            Self::Color(_) | Self::Level | Self::Style(Style::Solid | Style::Dashed) => 34,
+            Self::Color(_) | Self::Level | Self::Style(Style::Solid | Style::Dashed | Style::Broad) => 34,
             Self::Style(Style::Markers) | Self::Zero | Self::NotFinite => 20,
         }
     }
@@ -128,12 +132,18 @@ impl Sample {
             }
             Self::Style(Style::Solid) => area.draw(&PathElement::new(line(), stroke)),
             Self::Style(Style::Dashed) => area.draw(&DashedPathElement::new(line(), 6, 4, stroke)),
+            Self::Style(Style::Broad) => area.draw(&PathElement::new(line(), broad(BLACK))),
             Self::Style(Style::Markers) => area.draw(&Circle::new((x + 6, y + 8), 3, BLACK.filled())),
             Self::Level => area.draw(&DashedPathElement::new(line(), 2, 3, stroke)),
             Self::Zero => area.draw(&TriangleMarker::new((x + 6, y + 8), -6, stroke)),
             Self::NotFinite => area.draw(&Cross::new((x + 6, y + 8), 5, stroke)),
         }
     }
+}
+
+/// The stroke of a line that lies under others.
+fn broad(color: impl Color) -> ShapeStyle {
+    color.mix(0.3).stroke_width(8)
 }
 
 type Context<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ticked, Ticked>>;
@@ -264,7 +274,7 @@ impl Chart {
                 let outline: Vec<(f64, f64)> = lower.chain(upper).collect();
                 chart.draw_series([Polygon::new(outline, color.mix(0.16))])?;
                 let middle: Vec<(f64, f64)> = stretch.iter().map(|point| at(point, point.y)).collect();
-                let stroke: ShapeStyle = color.stroke_width(2);
+                let stroke: ShapeStyle = if line.broad { broad(color) } else { color.stroke_width(2) };
                 if line.dashed {
                     chart.draw_series([DashedPathElement::new(middle, 6, 4, stroke)])?;
                 } else {

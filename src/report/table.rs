@@ -46,7 +46,7 @@ pub fn summary_table(factors: &[String], runs: &[RunSummary]) -> String {
 }
 
 /// The columns of [`outcome_cells`].
-const OUTCOMES: [&str; 16] = [
+const OUTCOMES: [&str; 17] = [
     "train loss",
     "test loss",
     "test accuracy",
@@ -58,6 +58,7 @@ const OUTCOMES: [&str; 16] = [
     "first/last\ngrad, end",
     "decades\na layer",
     "delta\na layer",
+    "delta by\nprediction",
     "decades a\ntime step, start",
     "decades a\ntime step, end",
     "step ms",
@@ -90,6 +91,7 @@ fn outcome_cells(configuration: &Configuration<'_>, has_pretraining: bool) -> Ve
         ratio(configuration.values(|run| run.gradient_ratio_last.filter(|_| is_trained))),
         mean_of(|run| run.decades_lost_per_layer_first, 2),
         delta_rate.map_or_else(String::new, |rate| significant(rate, 4)),
+        configuration.delta_by_prediction().map_or_else(String::new, |ratio| significant(ratio, 3)),
         mean_of(|run| run.decades_lost_per_time_step_first, 2),
         mean_of(|run| run.decades_lost_per_time_step_last.filter(|_| run.is_trained), 2),
         mean_of(|run| run.step_time_ms.map(|interval| interval.median), 3),

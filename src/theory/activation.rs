@@ -33,7 +33,8 @@ pub fn value_and_derivative(function: ActivationFunction, z: f64) -> (f64, f64) 
     }
 }
 
-fn sigmoid(z: f64) -> f64 {
+/// 1 / (1 + exp(-z))
+pub fn sigmoid(z: f64) -> f64 {
     1.0 / (1.0 + (-z).exp())
 }
 

@@ -7,6 +7,7 @@ mod gradient_penalty;
 mod loss;
 mod optimizer;
 mod parameter;
+mod prediction;
 mod pretrain;
 mod regularize;
 mod saved;
@@ -33,6 +34,7 @@ use crate::network::Network;
 use crate::plan::RunSpec;
 use crate::probe::{Judgement, Probe, ReadError, Rows, Schedule};
 use crate::schema::{PhaseRow, RowSink, RunPhase, RunStatus, StepPhase, StepRow};
+use crate::theory::prediction::Prediction;
 
 /// Steps between two readings of the device. A divergence is noticed at the next reading.
 const STEPS_PER_READING: usize = 64;
@@ -95,6 +97,10 @@ pub fn run(
     sink.steps(baseline(spec, dataset).into_iter().collect())?;
 
     let config = &spec.config;
+    let prediction = prediction::predict(&workload)?;
+    if let Some(reason) = &prediction.reason {
+        sink.no_prediction(reason.clone());
+    }
     let mut stopwatch = Stopwatch::new(device);
     let (mut network, is_finite) =
         pretrain::pretrain(spec, &workload, workload.network(), &mut stopwatch, sink, control)?;
@@ -129,7 +135,7 @@ pub fn run(
             return Err(TrainError::Interrupted);
         }
         if (step + 1).is_multiple_of(STEPS_PER_READING)
-            && let Some(diverged_at_step) = record(probe.read()?, sink)?
+            && let Some(diverged_at_step) = record(probe.read()?, &prediction, sink)?
         {
             return Ok(RunStatus::Diverged { diverged_at_step });
         }
@@ -147,7 +153,7 @@ pub fn run(
     for (phase, split) in splits.into_iter().filter(|_| config.is_evaluated()) {
         keep_evaluation(&mut probe, (steps, epoch), phase, &network, split, config);
     }
-    if let Some(diverged_at_step) = record(probe.read()?, sink)? {
+    if let Some(diverged_at_step) = record(probe.read()?, &prediction, sink)? {
         return Ok(RunStatus::Diverged { diverged_at_step });
     }
     if config.training.save {
@@ -198,8 +204,9 @@ fn measure_at_initialization(workload: &Workload, network: Network, probe: &mut 
     probe.keep_loss(0, 0, None, loss);
 }
 
-/// Hands rows on up to the first step whose loss or gradient is not finite, and returns that step.
-fn record(mut rows: Rows, sink: &mut dyn RowSink) -> io::Result<Option<usize>> {
+/// Hands rows on, with what was predicted of them, up to the first step whose loss or gradient is not finite, and returns that
+/// step.
+fn record(mut rows: Rows, prediction: &Prediction, sink: &mut dyn RowSink) -> io::Result<Option<usize>> {
     if let Some(last) = rows.first_nonfinite_step {
         rows.steps.retain(|row| row.step <= last);
         rows.gradients.retain(|row| row.step <= last);
@@ -207,6 +214,7 @@ fn record(mut rows: Rows, sink: &mut dyn RowSink) -> io::Result<Option<usize>> {
         rows.units.retain(|row| row.step <= last);
         rows.gates.retain(|row| row.step <= last);
     }
+    prediction::fill(prediction, &mut rows.activations);
     sink.steps(rows.steps)?;
     sink.gradients(rows.gradients)?;
     sink.activations(rows.activations)?;

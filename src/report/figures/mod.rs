@@ -134,6 +134,7 @@ mod tests {
             factors: factors.iter().map(|(name, level)| ((*name).to_owned(), (*level).to_owned())).collect(),
             seed: 1,
             data_sha256: None,
+            no_prediction: None,
             rows: RowCounts::default(),
             config: RunConfig {
                 data: DataConfig::default(),
@@ -272,6 +273,13 @@ mod tests {
         run.rows.gradients.clear();
         run.rows.activations = rows().map(|(step, layer, index)| activation_row(step, &layer, index)).collect();
         assert_eq!(drawn(&[run.clone()]), ["delta_by_layer"]);
+        let predicted = |run: &RunRecord| {
+            let chart = by_layer::delta(&Layout::new(std::slice::from_ref(run)));
+            (chart.panels[0].lines[0].broad, chart.to_svg().expect("draws").contains("predicted at step 0"))
+        };
+        assert_eq!(predicted(&run), (false, false));
+        run.rows.activations[0].delta_l2_predicted = Some(0.9);
+        assert_eq!(predicted(&run), (true, true));
         run.rows.activations[0].input_grad_l2 = Some(2.0);
         run.manifest.config.probe.inputs = true;
         run.rows.activations.iter_mut().for_each(|row| row.dead_fraction = Some(0.0));
