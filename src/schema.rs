@@ -401,6 +401,14 @@ pub trait RowSink {
     ///
     /// If it cannot be written.
     fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()>;
+    /// Keeps the tensors of a step, as safetensors: every parameter before the update under its name in `gradients.csv`, its
+    /// gradient, as in that table, with `.grad` behind the name, and the running statistics of batch norm before the step as
+    /// in saved networks.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn tensors(&mut self, step: usize, safetensors: Vec<u8>) -> io::Result<()>;
     /// Adds rows of `throughput.csv`.
     ///
     /// # Errors
@@ -432,6 +440,9 @@ pub struct RunRows {
     pub throughput: Vec<ThroughputRow>,
     /// `network.safetensors`, if the run was asked to save it; it is not read back with the tables.
     pub network: Option<Vec<u8>>,
+    /// `tensors_step_10.safetensors` and the like, each with its step, if the run was asked for them; they are not read back
+    /// with the tables.
+    pub tensors: Vec<(usize, Vec<u8>)>,
 }
 
 impl RowSink for RunRows {
@@ -469,6 +480,10 @@ impl RowSink for RunRows {
     }
     fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()> {
         self.network = Some(safetensors);
+        Ok(())
+    }
+    fn tensors(&mut self, step: usize, safetensors: Vec<u8>) -> io::Result<()> {
+        self.tensors.push((step, safetensors));
         Ok(())
     }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {

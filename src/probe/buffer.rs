@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, Transaction};
 
-use super::{clip, gradient, layer, recurrence};
+use super::{NamedTensor, Schedule, clip, gradient, layer, recurrence};
 use crate::config::{ActivationFunction, ProbeConfig};
 use crate::kernel::{ActivationSummary, DeltaSummary, GradientSummary, Reading, UpdateSummary, values_of};
 use crate::network::{Wanted, flat_parts, has_dead_units};
@@ -19,8 +19,11 @@ pub struct Probe {
     run_id: String,
     config: ProbeConfig,
     function: ActivationFunction,
+    /// Of a training; without one every step that the probe is handed is measured.
+    schedule: Option<Schedule>,
     losses: Vec<PendingLoss>,
     steps: Vec<PendingStep>,
+    tensors: Option<Vec<NamedTensor>>,
 }
 
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub struct PendingStep {
     pub is_updated: bool,
     /// The layers.
     pub layers: Vec<layer::Measurement>,
+    /// What is to be dumped.
+    pub tensors: Option<Vec<NamedTensor>>,
 }
 
 /// Rows that were read.
@@ -83,9 +88,34 @@ pub struct Rows {
 }
 
 impl Probe {
-    /// A probe of the quantities of a config.
+    /// A probe of the quantities of a config, which measures every step that it is handed.
     pub fn new(run_id: &str, config: &ProbeConfig, function: ActivationFunction) -> Self {
-        Self { run_id: run_id.to_owned(), config: config.clone(), function, losses: Vec::new(), steps: Vec::new() }
+        Self {
+            run_id: run_id.to_owned(),
+            config: config.clone(),
+            function,
+            schedule: None,
+            losses: Vec::new(),
+            steps: Vec::new(),
+            tensors: None,
+        }
+    }
+
+    /// The same for a training of so many steps: it measures those that the config schedules, and takes hold of the tensors
+    /// of those that the config dumps.
+    #[must_use]
+    pub fn of_training(self, steps: usize) -> Self {
+        Self { schedule: Some(Schedule::new(&self.config, steps)), ..self }
+    }
+
+    /// Whether a step is measured.
+    pub fn measures(&self, step: usize) -> bool {
+        self.schedule.as_ref().is_none_or(|schedule| schedule.measures(step))
+    }
+
+    /// Whether the tensors of a step are dumped.
+    pub fn dumps(&self, step: usize) -> bool {
+        self.schedule.is_some() && self.config.dump.contains(&step)
     }
 
     /// Whether hidden layers are measured.
@@ -114,8 +144,14 @@ impl Probe {
     }
 
     /// Keeps the measurements of a step.
-    pub fn keep_step(&mut self, step: PendingStep) {
+    pub fn keep_step(&mut self, mut step: PendingStep) {
+        self.tensors = step.tensors.take();
         self.steps.push(step);
+    }
+
+    /// The tensors of the last step, if it is to be dumped.
+    pub fn take_tensors(&mut self) -> Option<Vec<NamedTensor>> {
+        self.tensors.take()
     }
 
     /// Keeps the loss of a step's mini-batch.

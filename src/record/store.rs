@@ -223,13 +223,21 @@ impl RowSink for PendingRun {
         self.phases.write(&rows)
     }
     fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()> {
-        let mut file = File::create(self.temporary.join(NETWORK))?;
-        file.write_all(&safetensors)?;
-        file.sync_all()
+        write_synced(&self.temporary.join(NETWORK), &safetensors)
+    }
+    fn tensors(&mut self, step: usize, safetensors: Vec<u8>) -> io::Result<()> {
+        write_synced(&self.temporary.join(format!("tensors_step_{step}.safetensors")), &safetensors)
     }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {
         self.throughput.write(&rows)
     }
+}
+
+/// Writes a file and waits until it is on the disk.
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// A CSV file that is made with its first row.
@@ -297,6 +305,7 @@ fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
         phases: read_table(&run.join("phases.csv"))?,
         throughput: read_table(&run.join("throughput.csv"))?,
         network: None,
+        tensors: Vec::new(),
     };
     check_counts(run, &manifest, &rows)?;
     Ok(RunRecord { manifest, rows })
