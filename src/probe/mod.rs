@@ -1,12 +1,13 @@
 //! What is measured at a layer, and when.
 //!
 //! A probe leaves its numbers on the device and reads those of many steps in one transfer. One quantity a file:
-//! [`gradient`] and [`update`] for every parameter, [`clip`] for what was done to the gradients, [`layer`] for every
+//! [`coverage`], [`gradient`] and [`update`] for every parameter, [`clip`] for what was done to the gradients, [`layer`] for every
 //! hidden layer, [`recurrence`] for every time step of a recurrent one, [`schedule`] for the steps; [`tensors`] for those
 //! that are wanted as they are.
 
 mod buffer;
 pub mod clip;
+pub mod coverage;
 pub mod gradient;
 pub mod layer;
 pub mod recurrence;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Environment;
 use crate::config::RunConfig;
-use crate::schema::RunStatus;
+use crate::schema::{GradientCoverage, RunStatus};
 
 /// The manifest of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct Manifest {
     pub data_sha256: Option<String>,
     /// How many rows each table has.
     pub rows: RowCounts,
+    /// Which parameters have a gradient at the first step; none where pretraining diverged before it.
+    pub gradient_coverage: Option<GradientCoverage>,
     /// The resolved config.
     pub config: RunConfig,
     /// The machine and the build.

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use super::manifest::{Manifest, ManifestVersion, RowCounts};
 use crate::schema::{
-    ActivationRow, GateRow, GradientRow, LinkRow, PhaseRow, PretrainingRow, RowSink, RunRows, SCHEMA_VERSION, StepRow,
-    ThroughputRow, UnitRow,
+    ActivationRow, GateRow, GradientCoverage, GradientRow, LinkRow, PhaseRow, PretrainingRow, RowSink, RunRows,
+    SCHEMA_VERSION, StepRow, ThroughputRow, UnitRow,
 };
 
 const MANIFEST: &str = "manifest.json";
@@ -102,6 +102,7 @@ impl ExperimentStore {
             pretraining: Table::new(&temporary, "pretraining.csv"),
             phases: Table::new(&temporary, "phases.csv"),
             throughput: Table::new(&temporary, "throughput.csv"),
+            coverage: None,
             temporary,
         })
     }
@@ -131,6 +132,7 @@ pub struct PendingRun {
     pretraining: Table,
     phases: Table,
     throughput: Table,
+    coverage: Option<GradientCoverage>,
 }
 
 impl PendingRun {
@@ -182,6 +184,11 @@ impl PendingRun {
         }
     }
 
+    /// Which parameters have a gradient at the first step, if there was one.
+    pub fn gradient_coverage(&self) -> Option<&GradientCoverage> {
+        self.coverage.as_ref()
+    }
+
     /// The directory that the files are in until they are complete.
     pub fn temporary_dir(&self) -> &Path {
         &self.temporary
@@ -227,6 +234,9 @@ impl RowSink for PendingRun {
     }
     fn tensors(&mut self, step: usize, safetensors: Vec<u8>) -> io::Result<()> {
         write_synced(&self.temporary.join(format!("tensors_step_{step}.safetensors")), &safetensors)
+    }
+    fn coverage(&mut self, coverage: GradientCoverage) {
+        self.coverage = Some(coverage);
     }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {
         self.throughput.write(&rows)
@@ -306,6 +316,7 @@ fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
         throughput: read_table(&run.join("throughput.csv"))?,
         network: None,
         tensors: Vec::new(),
+        coverage: None,
     };
     check_counts(run, &manifest, &rows)?;
     Ok(RunRecord { manifest, rows })

@@ -220,6 +220,9 @@ fn record(mut rows: Rows, sink: &mut dyn RowSink) -> io::Result<Option<usize>> {
         rows.units.retain(|row| row.step <= last);
         rows.gates.retain(|row| row.step <= last);
     }
+    if let Some(coverage) = rows.coverage {
+        sink.coverage(coverage);
+    }
     sink.steps(rows.steps)?;
     sink.gradients(rows.gradients)?;
     sink.activations(rows.activations)?;

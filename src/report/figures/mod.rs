@@ -135,6 +135,7 @@ mod tests {
             seed: 1,
             data_sha256: None,
             rows: RowCounts::default(),
+            gradient_coverage: None,
             config: RunConfig {
                 data: DataConfig::default(),
                 network: NetworkConfig::plain(3, 4, Activation::Relu, WeightInit::He),
