@@ -348,6 +348,21 @@ pub enum RunStatus {
     },
 }
 
+/// Which parameters have a gradient at the first step of a run, before any update and after pretraining: that of the loss alone,
+/// without the penalties of `training.l1` and `training.l2`, which would stand in for a gradient that is missing. A critic's
+/// gradient penalty is part of it. Parameters have their names of `gradients.csv`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GradientCoverage {
+    /// The parameters of the network: tensors, not elements.
+    pub parameters: usize,
+    /// Those that the backward pass did not reach.
+    pub without_gradient: Vec<String>,
+    /// Those whose gradient is exactly 0 in every element.
+    pub zero: Vec<String>,
+    /// Those whose gradient has an element that is infinite or not a number.
+    pub nonfinite: Vec<String>,
+}
+
 /// Takes the rows of a run as they are read from the device.
 pub trait RowSink {
     /// Adds rows of `gradients.csv`.
@@ -406,6 +421,16 @@ pub trait RowSink {
     ///
     /// If it cannot be written.
     fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()>;
+    /// Keeps the tensors of a step, as safetensors: every parameter before the update under its name in `gradients.csv`, its
+    /// gradient, as in that table, with `.grad` behind the name, and the running statistics of batch norm before the step as
+    /// in saved networks.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn tensors(&mut self, step: usize, safetensors: Vec<u8>) -> io::Result<()>;
+    /// Keeps which parameters have a gradient at the first step, for the manifest.
+    fn coverage(&mut self, coverage: GradientCoverage);
     /// Adds rows of `throughput.csv`.
     ///
     /// # Errors
@@ -439,6 +464,11 @@ pub struct RunRows {
     pub throughput: Vec<ThroughputRow>,
     /// `network.safetensors`, if the run was asked to save it; it is not read back with the tables.
     pub network: Option<Vec<u8>>,
+    /// `tensors_step_10.safetensors` and the like, each with its step, if the run was asked for them; they are not read back
+    /// with the tables.
+    pub tensors: Vec<(usize, Vec<u8>)>,
+    /// Which parameters have a gradient at the first step, if there was one; read back, it stands in the manifest alone.
+    pub coverage: Option<GradientCoverage>,
 }
 
 impl RowSink for RunRows {
@@ -480,6 +510,13 @@ impl RowSink for RunRows {
     fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()> {
         self.network = Some(safetensors);
         Ok(())
+    }
+    fn tensors(&mut self, step: usize, safetensors: Vec<u8>) -> io::Result<()> {
+        self.tensors.push((step, safetensors));
+        Ok(())
+    }
+    fn coverage(&mut self, coverage: GradientCoverage) {
+        self.coverage = Some(coverage);
     }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {
         self.throughput.extend(rows);

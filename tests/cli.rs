@@ -49,7 +49,7 @@ fn a_run_writes_every_file_and_prints_a_table() {
         let manifest: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(run.join("manifest.json")).expect("reads")).expect("JSON");
         assert_eq!(manifest["status"], "complete");
-        assert_eq!(manifest["schema_version"], 4);
+        assert_eq!(manifest["schema_version"], 5);
         assert_eq!(manifest["environment"]["adapter"]["backend"], "flex");
         assert_eq!(manifest["environment"]["burn_version"].as_str().map(|version| &version[..4]), Some("0.22"));
     }
@@ -437,6 +437,31 @@ fn data_that_do_not_fit_the_network_or_the_loss_are_refused() {
     }
 }
 
+#[test]
+fn steps_that_cannot_be_dumped_are_refused() {
+    let dump = "probe.dump";
+    // 44 steps of 32 of the 1437 digits; 29 are left over.
+    let steps = ["names step 44, and the training has the steps 0 to 43", "set `probe.dump = [0, 43]`"];
+    refused_for(&["probe.dump = [3, 500, 44]"], dump, &steps);
+    refused_for(&["training.epochs = 2", "probe.dump = [88]"], dump, &["names step 88", "the steps 0 to 87"]);
+    refused_for(
+        &["-training.epochs", "training.steps = 450", "probe.dump = [500]"],
+        dump,
+        &["names step 500, and the training has the steps 0 to 449"],
+    );
+    let one = ["the steps 0 to 0", "set `probe.dump = [0]`, for example, or train longer"];
+    refused_for(&["-training.epochs", "training.steps = 1", "probe.dump = [1]"], dump, &one);
+    let untrained = ["names step 1, and a network that is only measured has step 0 alone", "set `probe.dump = [0]`"];
+    refused_for(&["-training.epochs", "training.steps = 0", "probe.dump = [0, 1]"], dump, &untrained);
+    refused_for(&["probe.dump = [1, 2, 1]"], dump, &["must not name step 1 twice", "name it once"]);
+    let many = format!("probe.dump = {:?}", (0..1001).collect::<Vec<usize>>());
+    refused_for(&[&many], dump, &["must name at most 1000 steps, and names 1001", "name fewer steps"]);
+    refused_for(&["probe.dump = 3"], dump, &["must be a list of numbers", "write a value such as [0, 10]"]);
+    let config = format!("{}\nprobe.dump = [1, -2]\n", KEYS.join("\n"));
+    let expected = ["config.toml:8: `probe.dump[1]` must be a whole number of 0 or more, got -2; write"];
+    refused(&config, "run config.toml --device flex", &expected);
+}
+
 /// Changes of [`KEYS`] for a recurrent network, without the data set.
 const RECURRENT: [&str; 4] =
     ["network.kind = \"recurrent\"", "network.cell = \"lstm\"", "network.activation = \"tanh\"", LENGTH];
@@ -774,13 +799,13 @@ fn results_of_another_schema_version_are_refused_and_left_as_they_are() {
     let dir = temporary();
     run(dir.path(), SMALL, "run config.toml --device flex");
     let manifest = runs(&dir.path().join("results"))[0].join("manifest.json");
-    let text = fs::read_to_string(&manifest).expect("reads").replace("\"schema_version\": 4", "\"schema_version\": 99");
+    let text = fs::read_to_string(&manifest).expect("reads").replace("\"schema_version\": 5", "\"schema_version\": 99");
     fs::write(&manifest, &text).expect("writes");
     for command in ["run config.toml --device flex --force", "report results/small"] {
         let output = run(dir.path(), SMALL, command);
         assert_eq!(output.status.code(), Some(2), "{command}");
         let error = stderr(&output);
-        assert!(error.contains("manifest.json: has schema version 99") && error.contains("version 4"), "{error}");
+        assert!(error.contains("manifest.json: has schema version 99") && error.contains("version 5"), "{error}");
     }
     assert_eq!(fs::read_to_string(&manifest).expect("reads"), text);
     assert_eq!(runs(&dir.path().join("results")).len(), 2);

@@ -13,12 +13,12 @@ use clap::Args;
 use super::progress::{COMPLETE, Progress};
 use super::report::write_report;
 use super::{DataArgs, ExperimentArgs, INTERRUPTED, say};
-use crate::config::{Source, read_start};
+use crate::config::{RunConfig, Source, read_start};
 use crate::data::{Dataset, Sources};
 use crate::device::{self, Device};
 use crate::plan::{self, Plan, RunSpec};
 use crate::record::{self, Environment, ExperimentStore, Manifest, StoreError};
-use crate::schema::{RunStatus, SCHEMA_VERSION};
+use crate::schema::{GradientCoverage, RunStatus, SCHEMA_VERSION};
 use crate::train::{self, Control, TrainError};
 
 #[derive(Debug, Args)]
@@ -80,6 +80,8 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
         progress: &progress,
     };
     let mut interrupted = false;
+    // The configuration whose gradients were remarked on last: seeds of one configuration follow each other.
+    let mut remarked: Option<&RunConfig> = None;
     for (done, spec) in due.iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
             interrupted = true;
@@ -87,7 +89,15 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
         }
         let name = run_name(&plan, spec);
         match runner.run(spec, &name) {
-            Ok(status) => progress.finish_run(done + 1, &name, &outcome(&status)),
+            Ok((status, coverage)) => {
+                progress.finish_run(done + 1, &name, &outcome(&status));
+                if remarked != Some(&spec.config)
+                    && let Some(gaps) = coverage.as_ref().and_then(gaps)
+                {
+                    progress.remark(&format!("{name}: at the first step {gaps}"));
+                    remarked = Some(&spec.config);
+                }
+            }
             Err(error) if is_interruption(&error) => {
                 interrupted = true;
                 break;
@@ -136,8 +146,8 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Makes one run and its files.
-    fn run(&self, spec: &RunSpec, name: &str) -> anyhow::Result<RunStatus> {
+    /// Makes one run and its files; returns how it ended and which parameters had a gradient at its first step.
+    fn run(&self, spec: &RunSpec, name: &str) -> anyhow::Result<(RunStatus, Option<GradientCoverage>)> {
         let dataset: Dataset = self.sources.load(&spec.config, spec.seed)?;
         let start = read_start(&spec.config).context("the network in `training.start_from` cannot be read")?;
         let mut files = self.store.begin(&spec.run_id)?;
@@ -167,13 +177,14 @@ impl Runner<'_> {
             data_sha256: dataset.sha256.map(str::to_owned),
             no_prediction: files.no_prediction().map(str::to_owned),
             rows: files.row_counts(),
+            gradient_coverage: files.gradient_coverage().cloned(),
             config: spec.config.clone(),
             environment: self.environment.clone(),
             started_at: humantime::format_rfc3339_millis(started).to_string(),
             finished_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         };
         files.commit(&manifest)?;
-        Ok(status)
+        Ok((status, manifest.gradient_coverage))
     }
 }
 
@@ -219,6 +230,31 @@ fn outcome(status: &RunStatus) -> String {
     }
 }
 
+/// `12 of 101 parameters have a gradient of exactly 0: hidden.0.weight, hidden.0.bias and 10 more`; nothing if every parameter
+/// has a finite gradient other than 0.
+fn gaps(coverage: &GradientCoverage) -> Option<String> {
+    let GradientCoverage { parameters, without_gradient, zero, nonfinite } = coverage;
+    let lists = [
+        (without_gradient, "no gradient"),
+        (zero, "a gradient of exactly 0"),
+        (nonfinite, "a gradient that is not finite"),
+    ];
+    let gap = |(names, what): (&Vec<String>, &str)| {
+        let have = if names.len() == 1 { "has" } else { "have" };
+        format!("{} of {parameters} parameters {have} {what}: {}", names.len(), shortened(names))
+    };
+    let gaps: Vec<String> = lists.into_iter().filter(|(names, _)| !names.is_empty()).map(gap).collect();
+    (!gaps.is_empty()).then(|| gaps.join("; "))
+}
+
+/// All of a few names, else the first two and how many more there are.
+fn shortened(names: &[String]) -> String {
+    match names {
+        [first, second, _, _, ..] => format!("{first}, {second} and {} more", names.len() - 2),
+        _ => names.join(", "),
+    }
+}
+
 fn is_interruption(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<TrainError>(), Some(TrainError::Interrupted))
 }
@@ -250,4 +286,38 @@ fn quietly_catch_unwind<T>(work: impl FnOnce() -> T + std::panic::UnwindSafe) ->
     std::panic::set_hook(hook);
     let place = place.lock().map(|place| place.clone()).unwrap_or_default();
     outcome.map_err(|panic| format!("{}{place}", crate::panic_message(&*panic)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|layer| format!("hidden.{layer}.weight")).collect()
+    }
+
+    #[test]
+    fn a_remark_counts_the_parameters_and_names_the_first() {
+        let coverage = |zero| GradientCoverage { parameters: 101, zero, ..GradientCoverage::default() };
+        assert_eq!(gaps(&coverage(names(0))), None);
+        let remark = |count| gaps(&coverage(names(count))).expect("a remark");
+        assert_eq!(remark(1), "1 of 101 parameters has a gradient of exactly 0: hidden.0.weight");
+        assert!(remark(3).ends_with("0: hidden.0.weight, hidden.1.weight, hidden.2.weight"), "{}", remark(3));
+        let expected =
+            "12 of 101 parameters have a gradient of exactly 0: hidden.0.weight, hidden.1.weight and 10 more";
+        assert_eq!(remark(12), expected);
+    }
+
+    #[test]
+    fn parameters_without_a_gradient_are_told_from_those_whose_gradient_is_not_finite() {
+        let coverage = GradientCoverage {
+            parameters: 3,
+            without_gradient: vec!["output.bias".to_owned()],
+            zero: Vec::new(),
+            nonfinite: names(2),
+        };
+        let expected = "1 of 3 parameters has no gradient: output.bias; 2 of 3 parameters have a gradient that is not \
+                        finite: hidden.0.weight, hidden.1.weight";
+        assert_eq!(gaps(&coverage).as_deref(), Some(expected));
+    }
 }

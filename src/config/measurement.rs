@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Violation, violation};
+use super::training::TrainingLength;
 
 /// What is measured, and at which steps (`[probe]`). A step is measured if any of the schedules names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +37,14 @@ pub struct ProbeConfig {
     /// gates are open (`gates.csv`). Default: true.
     #[serde(default = "yes")]
     pub time_steps: bool,
+    /// The steps whose weights and gradients are written whole, as `tensors_step_10.safetensors` beside the tables of the run,
+    /// whatever is measured of them: eight bytes a parameter and step. Each waits for the device. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dump: Vec<usize>,
 }
+
+/// The most steps that are written whole.
+const MAX_DUMPS: usize = 1000;
 
 fn yes() -> bool {
     true
@@ -58,6 +66,7 @@ impl Default for ProbeConfig {
             inputs: false,
             units: false,
             time_steps: yes(),
+            dump: Vec::new(),
         }
     }
 }
@@ -118,6 +127,29 @@ impl ProbeConfig {
             }
         }
         None
+    }
+
+    /// What is wrong with the steps that are dumped, of a training of so many steps.
+    pub(super) fn dump_violation(&self, length: TrainingLength, steps: usize) -> Option<Violation> {
+        let refused = |problem: String, mend: String| Some(Violation { key: "probe.dump", problem, mend });
+        if self.dump.len() > MAX_DUMPS {
+            let problem = format!("must name at most {MAX_DUMPS} steps, and names {}", self.dump.len());
+            return refused(problem, "name fewer steps".to_owned());
+        }
+        let mut sorted = self.dump.clone();
+        sorted.sort_unstable();
+        if let Some((step, _)) = sorted.iter().zip(sorted.iter().skip(1)).find(|(step, next)| step == next) {
+            return refused(format!("must not name step {step} twice"), "name it once".to_owned());
+        }
+        let beyond = sorted.into_iter().find(|step| *step >= steps.max(1))?;
+        if length == TrainingLength::Steps(0) {
+            let problem = format!("names step {beyond}, and a network that is only measured has step 0 alone");
+            return refused(problem, "set `probe.dump = [0]`, or leave it out".to_owned());
+        }
+        let last = steps.saturating_sub(1);
+        let problem = format!("names step {beyond}, and the training has the steps 0 to {last}");
+        let example = if last == 0 { "[0]".to_owned() } else { format!("[0, {last}]") };
+        refused(problem, format!("set `probe.dump = {example}`, for example, or train longer"))
     }
 }
 

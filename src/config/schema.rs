@@ -111,6 +111,14 @@ impl RunConfig {
         }
     }
 
+    /// The steps of the training. What is left over at the end of an epoch makes no step.
+    pub fn step_count(&self) -> usize {
+        match self.training.length() {
+            TrainingLength::Epochs(epochs) => epochs.saturating_mul(self.training_examples() / self.batch_size()),
+            TrainingLength::Steps(steps) => steps,
+        }
+    }
+
     /// Whether there is a split to evaluate the network on: a linear probe has no right and wrong.
     pub fn is_evaluated(&self) -> bool {
         self.data.has_answers() && self.training.loss != Loss::LinearProbe
@@ -148,6 +156,7 @@ impl RunConfig {
             .or_else(|| self.batch_violation())
             .or_else(|| self.pretraining_violation())
             .or_else(|| self.probe.violation())
+            .or_else(|| self.probe.dump_violation(self.training.length(), self.step_count()))
             .or_else(|| self.throughput.violation())
     }
 

@@ -175,8 +175,12 @@ impl Source {
             return ConfigError::Missing { origin: Origin::File(self.path.clone()), key, mend };
         }
         let (problem, mend) = expectation(message, &quoted);
-        // Of the lists this one alone has whole numbers.
-        let mend = if path == "network.widths" { mend.replace("[0.5, 0.5]", "[64, 32]") } else { mend };
+        // Of the lists these have whole numbers.
+        let mend = match path.as_str() {
+            "network.widths" => mend.replace("[0.5, 0.5]", "[64, 32]"),
+            "probe.dump" => mend.replace("[0.5, 0.5]", "[0, 10]"),
+            _ => mend,
+        };
         if let Some((origin, value)) = item_of_list(settings, &path) {
             return ConfigError::Value { origin, key: path, problem, value, mend };
         }

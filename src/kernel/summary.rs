@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 /// Numbers that a device owes. On the CPU they are there at once; elsewhere they stay on the device, so that one
 /// transfer can bring many.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Reading {
     /// Already on the host.
     Host(Vec<f64>),

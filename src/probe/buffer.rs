@@ -2,11 +2,11 @@
 
 use burn::tensor::{Tensor, Transaction};
 
-use super::{clip, gradient, layer, recurrence};
+use super::{NamedTensor, Schedule, clip, coverage, gradient, layer, recurrence};
 use crate::config::{ActivationFunction, ProbeConfig};
 use crate::kernel::{ActivationSummary, DeltaSummary, GradientSummary, Reading, UpdateSummary, values_of};
 use crate::network::{Wanted, flat_parts, has_dead_units};
-use crate::schema::{ActivationRow, GateRow, GradientRow, StepPhase, StepRow, UnitRow};
+use crate::schema::{ActivationRow, GateRow, GradientCoverage, GradientRow, StepPhase, StepRow, UnitRow};
 
 /// The device could not be read: it was lost, or ran out of memory.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +19,12 @@ pub struct Probe {
     run_id: String,
     config: ProbeConfig,
     function: ActivationFunction,
+    /// Of a training; without one every step that the probe is handed is measured.
+    schedule: Option<Schedule>,
     losses: Vec<PendingLoss>,
     steps: Vec<PendingStep>,
+    coverage: Option<coverage::Measurement>,
+    tensors: Option<Vec<NamedTensor>>,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,10 @@ pub struct PendingStep {
     pub is_updated: bool,
     /// The layers.
     pub layers: Vec<layer::Measurement>,
+    /// Whether every parameter has a gradient.
+    pub coverage: Option<coverage::Measurement>,
+    /// What is to be dumped.
+    pub tensors: Option<Vec<NamedTensor>>,
 }
 
 /// Rows that were read.
@@ -78,14 +86,47 @@ pub struct Rows {
     pub gates: Vec<GateRow>,
     /// For `steps.csv`.
     pub steps: Vec<StepRow>,
+    /// Whether every parameter had a gradient at the first step, if that step is among those that were read.
+    pub coverage: Option<GradientCoverage>,
     /// The first step whose loss or gradient is not finite.
     pub first_nonfinite_step: Option<usize>,
 }
 
 impl Probe {
-    /// A probe of the quantities of a config.
+    /// A probe of the quantities of a config, which measures every step that it is handed.
     pub fn new(run_id: &str, config: &ProbeConfig, function: ActivationFunction) -> Self {
-        Self { run_id: run_id.to_owned(), config: config.clone(), function, losses: Vec::new(), steps: Vec::new() }
+        Self {
+            run_id: run_id.to_owned(),
+            config: config.clone(),
+            function,
+            schedule: None,
+            losses: Vec::new(),
+            steps: Vec::new(),
+            coverage: None,
+            tensors: None,
+        }
+    }
+
+    /// The same for a training of so many steps: it measures those that the config schedules, takes hold of the tensors of
+    /// those that the config dumps, and checks at the first one whether every parameter has a gradient.
+    #[must_use]
+    pub fn of_training(self, steps: usize) -> Self {
+        Self { schedule: Some(Schedule::new(&self.config, steps)), ..self }
+    }
+
+    /// Whether a step is measured.
+    pub fn measures(&self, step: usize) -> bool {
+        self.schedule.as_ref().is_none_or(|schedule| schedule.measures(step))
+    }
+
+    /// Whether it is checked at a step that every parameter has a gradient.
+    pub fn checks_coverage(&self, step: usize) -> bool {
+        self.schedule.is_some() && step == 0
+    }
+
+    /// Whether the tensors of a step are dumped.
+    pub fn dumps(&self, step: usize) -> bool {
+        self.schedule.is_some() && self.config.dump.contains(&step)
     }
 
     /// Whether hidden layers are measured.
@@ -114,8 +155,15 @@ impl Probe {
     }
 
     /// Keeps the measurements of a step.
-    pub fn keep_step(&mut self, step: PendingStep) {
+    pub fn keep_step(&mut self, mut step: PendingStep) {
+        self.tensors = step.tensors.take();
+        self.coverage = step.coverage.take().or(self.coverage.take());
         self.steps.push(step);
+    }
+
+    /// The tensors of the last step, if it is to be dumped.
+    pub fn take_tensors(&mut self) -> Option<Vec<NamedTensor>> {
+        self.tensors.take()
     }
 
     /// Keeps the loss of a step's mini-batch.
@@ -176,6 +224,7 @@ impl Probe {
         for step in steps {
             headers.push(self.take_step(step, &mut readings));
         }
+        let coverage = self.coverage.take().map(|coverage| coverage.take(&mut readings));
         let mut values = fetch(readings)?.into_iter();
         let mut rows = Rows::default();
         let mut nonfinite = Vec::new();
@@ -215,6 +264,7 @@ impl Probe {
                 header.fill(&mut values, self.function, &mut rows);
             }
         }
+        rows.coverage = coverage.map(|header| header.fill(&mut values));
         rows.first_nonfinite_step = nonfinite.into_iter().min();
         Ok(rows)
     }

@@ -5,7 +5,6 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use crate::kernel::{self, Reading};
-use crate::network::Network;
 
 /// The gradient of one parameter, not yet read.
 #[derive(Debug)]
@@ -20,10 +19,10 @@ pub struct Measurement {
     pub reading: Reading,
 }
 
-/// Summarizes the gradient of every parameter that took part in the loss, in the order of the network.
-pub fn measure(network: &Network, gradients: &GradientsParams) -> Vec<Measurement> {
+/// Summarizes the gradient of every parameter that took part in the loss, in the order of the module.
+pub fn measure<M: Module>(module: &M, gradients: &GradientsParams) -> Vec<Measurement> {
     let mut visitor = Visitor { gradients, path: Path::default(), parameters: Vec::new(), found: Vec::new() };
-    network.visit(&mut visitor);
+    module.visit(&mut visitor);
     let readings = kernel::gradient_summaries(visitor.found);
     let measurement = |((id, parameter, element_count), reading)| Measurement { id, parameter, element_count, reading };
     visitor.parameters.into_iter().zip(readings).map(measurement).collect()
@@ -54,7 +53,7 @@ impl ModuleVisitor for Visitor<'_> {
 }
 
 /// The path of the parameter that a visitor is at: the fields and indices that lead to it. The variant of
-/// [`Network`] is not part of it.
+/// [`Network`](crate::network::Network) is not part of it.
 #[derive(Debug, Default)]
 pub struct Path(Vec<String>);
 

@@ -1,17 +1,21 @@
 //! What is measured at a layer, and when.
 //!
 //! A probe leaves its numbers on the device and reads those of many steps in one transfer. One quantity a file:
-//! [`gradient`] and [`update`] for every parameter, [`clip`] for what was done to the gradients, [`layer`] for every
-//! hidden layer, [`recurrence`] for every time step of a recurrent one, [`schedule`] for the steps.
+//! [`coverage`], [`gradient`] and [`update`] for every parameter, [`clip`] for what was done to the gradients, [`layer`] for every
+//! hidden layer, [`recurrence`] for every time step of a recurrent one, [`schedule`] for the steps; [`tensors`] for those
+//! that are wanted as they are.
 
 mod buffer;
 pub mod clip;
+pub mod coverage;
 pub mod gradient;
 pub mod layer;
 pub mod recurrence;
 pub mod schedule;
+pub mod tensors;
 pub mod update;
 
 pub use buffer::{Judgement, LossMeasurement, PendingStep, Probe, ReadError, Rows, fetch};
 pub use gradient::Path;
 pub use schedule::Schedule;
+pub use tensors::NamedTensor;

@@ -2,7 +2,7 @@
 
 use crate::config::ProbeConfig;
 
-/// Which of the steps 0 to `steps - 1` are measured.
+/// Which of the steps 0 to `steps - 1` are measured; without steps, the one pass at initialization is.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     config: ProbeConfig,
@@ -18,7 +18,8 @@ impl Schedule {
     /// Whether a step is measured.
     pub fn measures(&self, step: usize) -> bool {
         (self.config.parameters || self.config.activations)
-            && ((self.config.initialization && step == 0)
+            && (self.steps == 0
+                || (self.config.initialization && step == 0)
                 || (self.config.last && step + 1 == self.steps)
                 || (self.config.every > 0 && step.is_multiple_of(self.config.every))
                 || is_log_spaced(step, self.config.per_decade))
@@ -65,5 +66,11 @@ mod tests {
     fn a_probe_of_no_quantity_measures_no_step() {
         let config = ProbeConfig { every: 1, parameters: false, activations: false, ..none() };
         assert_eq!(measured(&config, 10), [0; 0]);
+        assert!(!Schedule::new(&config, 0).measures(0));
+    }
+
+    #[test]
+    fn the_pass_of_a_training_without_steps_is_measured_whatever_the_schedules_say() {
+        assert!(Schedule::new(&none(), 0).measures(0));
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Environment;
 use crate::config::RunConfig;
-use crate::schema::RunStatus;
+use crate::schema::{GradientCoverage, RunStatus};
 
 /// The manifest of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub struct Manifest {
     pub no_prediction: Option<String>,
     /// How many rows each table has.
     pub rows: RowCounts,
+    /// Which parameters have a gradient at the first step; none where pretraining diverged before it.
+    pub gradient_coverage: Option<GradientCoverage>,
     /// The resolved config.
     pub config: RunConfig,
     /// The machine and the build.

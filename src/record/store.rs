@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use super::manifest::{Manifest, ManifestVersion, RowCounts};
 use crate::schema::{
-    ActivationRow, GateRow, GradientRow, LinkRow, PhaseRow, PretrainingRow, RowSink, RunRows, SCHEMA_VERSION, StepRow,
-    ThroughputRow, UnitRow,
+    ActivationRow, GateRow, GradientCoverage, GradientRow, LinkRow, PhaseRow, PretrainingRow, RowSink, RunRows,
+    SCHEMA_VERSION, StepRow, ThroughputRow, UnitRow,
 };
 
 const MANIFEST: &str = "manifest.json";
@@ -103,6 +103,7 @@ impl ExperimentStore {
             pretraining: Table::new(&temporary, "pretraining.csv"),
             phases: Table::new(&temporary, "phases.csv"),
             throughput: Table::new(&temporary, "throughput.csv"),
+            coverage: None,
             temporary,
         })
     }
@@ -133,6 +134,7 @@ pub struct PendingRun {
     pretraining: Table,
     phases: Table,
     throughput: Table,
+    coverage: Option<GradientCoverage>,
 }
 
 impl PendingRun {
@@ -189,6 +191,11 @@ impl PendingRun {
         self.no_prediction.as_deref()
     }
 
+    /// Which parameters have a gradient at the first step, if there was one.
+    pub fn gradient_coverage(&self) -> Option<&GradientCoverage> {
+        self.coverage.as_ref()
+    }
+
     /// The directory that the files are in until they are complete.
     pub fn temporary_dir(&self) -> &Path {
         &self.temporary
@@ -233,13 +240,24 @@ impl RowSink for PendingRun {
         self.phases.write(&rows)
     }
     fn network(&mut self, safetensors: Vec<u8>) -> io::Result<()> {
-        let mut file = File::create(self.temporary.join(NETWORK))?;
-        file.write_all(&safetensors)?;
-        file.sync_all()
+        write_synced(&self.temporary.join(NETWORK), &safetensors)
+    }
+    fn tensors(&mut self, step: usize, safetensors: Vec<u8>) -> io::Result<()> {
+        write_synced(&self.temporary.join(format!("tensors_step_{step}.safetensors")), &safetensors)
+    }
+    fn coverage(&mut self, coverage: GradientCoverage) {
+        self.coverage = Some(coverage);
     }
     fn throughput(&mut self, rows: Vec<ThroughputRow>) -> io::Result<()> {
         self.throughput.write(&rows)
     }
+}
+
+/// Writes a file and waits until it is on the disk.
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// A CSV file that is made with its first row.
@@ -308,6 +326,8 @@ fn load_run(run: &Path) -> Result<RunRecord, StoreError> {
         phases: read_table(&run.join("phases.csv"))?,
         throughput: read_table(&run.join("throughput.csv"))?,
         network: None,
+        tensors: Vec::new(),
+        coverage: None,
     };
     check_counts(run, &manifest, &rows)?;
     Ok(RunRecord { manifest, rows })

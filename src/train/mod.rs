@@ -24,7 +24,7 @@ use burn::tensor::Device;
 pub use clock::{Clock, Stopwatch};
 pub use gradient_penalty::gradient_penalty;
 pub use loss::{evaluate, mean_loss};
-pub use saved::{StartError, start_from, to_safetensors};
+pub use saved::{StartError, serialized, start_from, to_safetensors};
 pub use step::make_step;
 pub use workload::Workload;
 
@@ -32,7 +32,7 @@ use crate::config::{NetworkKind, RunConfig};
 use crate::data::{Dataset, DeviceSplit, principal_components};
 use crate::network::Network;
 use crate::plan::RunSpec;
-use crate::probe::{Judgement, Probe, ReadError, Rows, Schedule};
+use crate::probe::{Judgement, NamedTensor, Probe, ReadError, Rows};
 use crate::schema::{PhaseRow, RowSink, RunPhase, RunStatus, StepPhase, StepRow};
 use crate::theory::prediction::Prediction;
 
@@ -108,12 +108,11 @@ pub fn run(
         return Ok(RunStatus::Diverged { diverged_at_step: 0 });
     }
     let pretraining_steps = pretrain::step_count(&workload);
-    let mut probe = Probe::new(&spec.run_id, &config.probe, config.network.function());
+    let steps = workload.step_count();
+    let mut probe = Probe::new(&spec.run_id, &config.probe, config.network.function()).of_training(steps);
     let mut optimizer = workload.optimizer();
     let mut batches = workload.batches();
     let steps_per_epoch = batches.steps_per_epoch();
-    let steps = workload.step_count();
-    let schedule = Schedule::new(&config.probe, steps);
 
     stopwatch.start()?;
     for step in 0..steps {
@@ -125,23 +124,30 @@ pub fn run(
             keep_evaluation(&mut probe, (step, epoch), StepPhase::TestSplit, &network, workload.test_split(), config);
             stopwatch.start()?;
         }
-        let measured = schedule.measures(step).then_some((&mut probe, step));
         // Forward, backward, probe, clip, step: nothing in it waits for the device.
+        let (batch, observed) = (batches.next_batch(), Some((&mut probe, step)));
         let loss;
-        (network, loss) = make_step(network, batches.next_batch(), &config.training, Some(&mut optimizer), measured);
+        (network, loss) = make_step(network, batch, &config.training, Some(&mut optimizer), observed);
         probe.keep_loss(step, epoch, config.training.learning_rate, loss);
         (control.progress)(pretraining_steps + step + 1, pretraining_steps + steps);
         if control.stop.load(Ordering::Relaxed) {
             return Err(TrainError::Interrupted);
         }
-        if (step + 1).is_multiple_of(STEPS_PER_READING)
-            && let Some(diverged_at_step) = record(probe.read()?, &prediction, sink)?
-        {
-            return Ok(RunStatus::Diverged { diverged_at_step });
+        // A dump waits for the device as a reading does. One of the step that diverges may tell why; behind it there is none.
+        let dump = probe.take_tensors();
+        if dump.is_some() || (step + 1).is_multiple_of(STEPS_PER_READING) {
+            let diverged = record(probe.read()?, &prediction, sink)?;
+            if diverged.is_none_or(|diverged_at_step| diverged_at_step == step) {
+                write_tensors(step, dump, sink)?;
+            }
+            if let Some(diverged_at_step) = diverged {
+                return Ok(RunStatus::Diverged { diverged_at_step });
+            }
         }
     }
     if steps == 0 {
         measure_at_initialization(&workload, network.clone(), &mut probe);
+        write_tensors(0, probe.take_tensors(), sink)?;
     } else {
         sink.phases(vec![end_of_epoch(spec, (steps - 1) / steps_per_epoch, steps, &mut stopwatch)?])?;
     }
@@ -198,10 +204,17 @@ fn baseline(spec: &RunSpec, dataset: &Dataset) -> Option<StepRow> {
 
 /// `training.steps = 0`: a forward and a backward pass, and no update.
 fn measure_at_initialization(workload: &Workload, network: Network, probe: &mut Probe) {
-    let measured = (probe.wants_parameters() || probe.wants_layers()).then_some((&mut *probe, 0));
     let batch = workload.batches().next_batch();
-    let (_, loss) = make_step(network, batch, &workload.config().training, None, measured);
+    let (_, loss) = make_step(network, batch, &workload.config().training, None, Some((&mut *probe, 0)));
     probe.keep_loss(0, 0, None, loss);
+}
+
+/// Hands on the tensors of a step, if it is dumped. Waits for the device.
+fn write_tensors(step: usize, tensors: Option<Vec<NamedTensor>>, sink: &mut dyn RowSink) -> Result<(), TrainError> {
+    match tensors {
+        Some(tensors) => Ok(sink.tensors(step, serialized(tensors)?)?),
+        None => Ok(()),
+    }
 }
 
 /// Hands rows on, with what was predicted of them, up to the first step whose loss or gradient is not finite, and returns that
@@ -215,6 +228,9 @@ fn record(mut rows: Rows, prediction: &Prediction, sink: &mut dyn RowSink) -> io
         rows.gates.retain(|row| row.step <= last);
     }
     prediction::fill(prediction, &mut rows.activations);
+    if let Some(coverage) = rows.coverage {
+        sink.coverage(coverage);
+    }
     sink.steps(rows.steps)?;
     sink.gradients(rows.gradients)?;
     sink.activations(rows.activations)?;

@@ -13,9 +13,7 @@ use crate::theory::prediction::{self, Examples, Prediction};
 pub(super) fn predict(workload: &Workload) -> Result<Prediction, ReadError> {
     let config = workload.config();
     let schedule = Schedule::new(&config.probe, workload.step_count());
-    // Without steps the network is measured as it is.
-    let is_measured = config.probe.activations && (workload.step_count() == 0 || schedule.measures(0));
-    if !is_measured {
+    if !(config.probe.activations && schedule.measures(0)) {
         let reason = Some("the layers are not measured at step 0".to_owned());
         return Ok(Prediction { deltas: Vec::new(), reason });
     }

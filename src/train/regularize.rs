@@ -33,7 +33,8 @@ pub fn penalty<M: Module>(module: &M, training: &TrainingConfig) -> Option<Tenso
     visitor.terms.into_iter().reduce(|sum, term| sum + term)
 }
 
-fn has_penalties(training: &TrainingConfig) -> bool {
+/// Whether penalties add to the gradients of the loss.
+pub fn has_penalties(training: &TrainingConfig) -> bool {
     training.l1 > 0.0 || training.l2 > 0.0
 }
 

@@ -1,16 +1,17 @@
-//! Networks as safetensors: to be saved, and to start another training from.
+//! Tensors as safetensors: networks, to be saved and to start another training from, and what is dumped of a step.
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
 use super::parameter::follow_path;
 use crate::config::StartLayers;
 use crate::network::{BatchStatistics, Network, RunningStatistics};
-use crate::probe::{Path, ReadError};
+use crate::probe::tensors::{self, running_name};
+use crate::probe::{NamedTensor, Path, ReadError};
 
 /// A saved network that a network cannot start from.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +37,6 @@ pub enum StartError {
     },
 }
 
-/// A parameter on the host.
-struct Saved {
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
 /// The parameters of a network as safetensors, under the names that they have in `gradients.csv`, and the running statistics
 /// of batch norm beside them: `hidden.0.norm.running_mean`, `hidden.0.norm.running_variance`. The state of the optimizer is not
 /// among them. Waits for the device.
@@ -50,55 +45,30 @@ struct Saved {
 ///
 /// If the device cannot be read.
 pub fn to_safetensors(network: &mut Network) -> Result<Vec<u8>, ReadError> {
-    let mut collector = Collector { path: Path::default(), saved: BTreeMap::new(), failure: None };
-    network.visit(&mut collector);
-    for RunningStatistics { norm, statistics, .. } in network.running_statistics() {
-        if let Some(BatchStatistics { mean, variance }) = statistics {
-            collector.keep(running_name(&norm, "mean"), mean);
-            collector.keep(running_name(&norm, "variance"), variance);
-        }
+    serialized(tensors::parameters(network))
+}
+
+/// Tensors as safetensors, brought to the host in one transfer. Waits for the device.
+///
+/// # Errors
+///
+/// If the device cannot be read.
+pub fn serialized(mut tensors: Vec<NamedTensor>) -> Result<Vec<u8>, ReadError> {
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut transaction = Transaction::default();
+    let mut headers = Vec::with_capacity(tensors.len());
+    for NamedTensor { name, shape, values } in tensors {
+        transaction = transaction.register(values);
+        headers.push((name, shape));
     }
-    let Collector { saved, failure, .. } = collector;
-    if let Some(failure) = failure {
-        return Err(ReadError(failure));
-    }
+    let read = transaction.try_execute().map_err(|error| ReadError(error.to_string()))?;
+    let bytes: Vec<Vec<u8>> =
+        read.into_iter().map(|data| data.iter::<f32>().flat_map(f32::to_le_bytes).collect()).collect();
     let failed = |error: safetensors::SafeTensorError| ReadError(error.to_string());
-    let views: Result<Vec<_>, _> = saved
-        .iter()
-        .map(|(name, Saved { shape, bytes })| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect();
+    let named = headers.into_iter().zip(&bytes);
+    let views: Result<Vec<_>, _> =
+        named.map(|((name, shape), bytes)| Ok((name, TensorView::new(Dtype::F32, shape, bytes)?))).collect();
     serialize(views.map_err(failed)?, None).map_err(failed)
-}
-
-fn running_name(norm: &str, what: &str) -> String {
-    format!("{norm}.running_{what}")
-}
-
-struct Collector {
-    path: Path,
-    saved: BTreeMap<String, Saved>,
-    failure: Option<String>,
-}
-
-impl Collector {
-    fn keep<const D: usize>(&mut self, name: String, tensor: Tensor<D>) {
-        let shape = tensor.dims().to_vec();
-        match tensor.try_into_data() {
-            Ok(data) => {
-                let bytes = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
-                self.saved.insert(name, Saved { shape, bytes });
-            }
-            Err(error) => self.failure = Some(error.to_string()),
-        }
-    }
-}
-
-impl ModuleVisitor for Collector {
-    follow_path!();
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.keep(self.path.to_string(), param.val());
-    }
 }
 
 /// The network with the parameters and running statistics of a saved one; with [`StartLayers::Hidden`] with those of its hidden

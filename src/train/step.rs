@@ -12,20 +12,22 @@ use crate::config::TrainingConfig;
 use crate::data::Batch;
 use crate::kernel::Reading;
 use crate::network::{Network, Pass};
-use crate::probe::{LossMeasurement, PendingStep, Probe, gradient, layer, update};
+use crate::probe::{LossMeasurement, PendingStep, Probe, coverage, gradient, layer, tensors, update};
 
 /// Makes one step and returns the network after it and the mean loss before it. Without an optimizer nothing is updated:
 /// the network is only measured.
 ///
-/// With a probe and the number of the step, the step is measured. Nothing waits for the device.
+/// With a probe and the number of the step, the step is measured, its gradients checked and its tensors kept if the probe
+/// measures, checks or dumps it. Nothing waits for the device.
 pub fn make_step(
     mut network: Network,
     batch: Batch,
     training: &TrainingConfig,
     optimizer: Option<&mut ModuleOptimizer>,
-    mut measured: Option<(&mut Probe, usize)>,
+    observed: Option<(&mut Probe, usize)>,
 ) -> (Network, LossMeasurement) {
-    let mut pass = match &measured {
+    let measured = observed.as_ref().filter(|(probe, step)| probe.measures(*step));
+    let mut pass = match measured {
         Some((probe, _)) if probe.wants_layers() => Pass::traced(probe.wanted()),
         _ => Pass::training(),
     };
@@ -41,21 +43,32 @@ pub fn make_step(
     };
 
     let mut pending = PendingStep::default();
-    if let Some((probe, step)) = &mut measured {
+    if let Some((probe, step)) = measured {
         pending.step = *step;
         pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units());
     }
     let gradients = GradientsParams::from_grads(gradients, &network);
+    let mut of_loss = None;
+    if observed.as_ref().is_some_and(|(probe, step)| probe.checks_coverage(*step)) {
+        // The penalties would hide a gradient of the loss that is absent or 0. Without them both are read once.
+        let found = gradient::measure(&network, &gradients);
+        pending.coverage = Some(coverage::measure(&network, &found));
+        of_loss = Some(found).filter(|_| !regularize::has_penalties(training));
+    }
     let gradients = regularize::add_penalty_gradients(&network, gradients, training);
     let mut penalty = None;
     let mut before = None;
-    if let Some((probe, _)) = &measured {
+    if let Some((probe, _)) = measured {
         let penalties = [regularize::penalty(&network, training), critic_penalty.map(Tensor::inner)];
         penalty = penalties.into_iter().flatten().reduce(Tensor::add).map(Reading::Device);
         if probe.wants_parameters() {
-            pending.gradients = gradient::measure(&network, &gradients);
+            pending.gradients = of_loss.unwrap_or_else(|| gradient::measure(&network, &gradients));
             before = Some(update::snapshot(&network));
         }
+    }
+    if observed.as_ref().is_some_and(|(probe, step)| probe.dumps(*step)) {
+        let parameters = tensors::parameters(&mut network);
+        pending.tensors = Some([parameters, tensors::gradients(&network, &gradients)].concat());
     }
 
     let (gradients, clip) =
@@ -72,7 +85,7 @@ pub fn make_step(
         pending.updates = update::measure(&pending.gradients, before, update::snapshot(&network));
     }
 
-    if let Some((probe, _)) = measured {
+    if let Some((probe, _)) = observed {
         probe.keep_step(pending);
     }
     (network, LossMeasurement { loss: Reading::Device(loss.inner()), penalty, clip })

@@ -136,6 +136,7 @@ mod tests {
             data_sha256: None,
             no_prediction: None,
             rows: RowCounts::default(),
+            gradient_coverage: None,
             config: RunConfig {
                 data: DataConfig::default(),
                 network: NetworkConfig::plain(3, 4, Activation::Relu, WeightInit::He),
