@@ -16,6 +16,11 @@ pub struct Moments {
     pub mean: f64,
     /// E[phi^2]
     pub square: f64,
+    /// E[phi^4] / E[phi^2]^2, of which the spread of variances over seeds depends; 0 of maxout, where it is not known.
+    pub kurtosis: f64,
+    /// E[z phi phi'] / E[phi^2]: what is left of the scalar product of activations and gradient a layer before; 1 of homogeneous
+    /// functions, for which z phi'(z) = phi(z).
+    pub alignment: f64,
     /// E[phi']: of maxout the mean over its pieces of the share that wins, times their number.
     pub derivative_mean: f64,
     /// E[phi'^2]: of maxout the share of a gradient that a unit passes on, which goes whole to the piece that wins.
@@ -28,34 +33,59 @@ pub struct Moments {
 pub fn moments(function: ActivationFunction, q: f64) -> Moments {
     let slope = function.slope;
     match function.kind {
-        Activation::Identity => {
-            Moments { mean: 0.0, square: q, derivative_mean: 1.0, derivative_square: 1.0, derivative_kurtosis: 1.0 }
-        }
+        Activation::Identity => Moments {
+            mean: 0.0,
+            square: q,
+            kurtosis: 3.0,
+            alignment: 1.0,
+            derivative_mean: 1.0,
+            derivative_square: 1.0,
+            derivative_kurtosis: 1.0,
+        },
         // The halves of N(0, q) on both sides of 0.
         Activation::Relu | Activation::LeakyRelu | Activation::Prelu => {
             let derivative_square = f64::midpoint(1.0, slope * slope);
             let mean = (1.0 - slope) * (q / std::f64::consts::TAU).sqrt();
             let derivative_kurtosis = f64::midpoint(1.0, slope.powi(4)) / (derivative_square * derivative_square);
             let derivative_mean = f64::midpoint(1.0, slope);
-            Moments { mean, square: q * derivative_square, derivative_mean, derivative_square, derivative_kurtosis }
+            Moments {
+                mean,
+                square: q * derivative_square,
+                kurtosis: 3.0 * derivative_kurtosis,
+                alignment: 1.0,
+                derivative_mean,
+                derivative_square,
+                derivative_kurtosis,
+            }
         }
         Activation::Maxout => {
             let [mean, square] = largest_of(function.pieces);
             Moments {
                 mean: mean * q.sqrt(),
                 square: square * q,
+                kurtosis: 0.0,
+                alignment: 1.0,
                 derivative_mean: 1.0,
                 derivative_square: 1.0,
                 derivative_kurtosis: 1.0,
             }
         }
         _ => {
-            let [mean, square, derivative_mean, derivative_square, fourth] = gaussian_means(q, |u| {
+            let [mean, square, power, product, derivative_mean, derivative_square, fourth] = gaussian_means(q, |u| {
                 let (value, derivative) = value_and_derivative(function, u);
-                [value, value * value, derivative, derivative * derivative, derivative.powi(4)]
+                [
+                    value,
+                    value * value,
+                    value.powi(4),
+                    u * value * derivative,
+                    derivative,
+                    derivative * derivative,
+                    derivative.powi(4),
+                ]
             });
+            let (kurtosis, alignment) = (power / (square * square), product / square);
             let derivative_kurtosis = fourth / (derivative_square * derivative_square);
-            Moments { mean, square, derivative_mean, derivative_square, derivative_kurtosis }
+            Moments { mean, square, kurtosis, alignment, derivative_mean, derivative_square, derivative_kurtosis }
         }
     }
 }
@@ -297,14 +327,15 @@ mod tests {
     fn closed_forms_of_moments_are_what_quadrature_finds() {
         for (kind, slope) in [(Activation::Relu, 0.0), (Activation::LeakyRelu, 0.3), (Activation::Identity, 0.0)] {
             let function = ActivationFunction { kind, slope, pieces: 1 };
-            let [mean, square, slope_mean, slopes, fourth] = gaussian_means(2.7, |u| {
+            let [mean, square, power, slope_mean, slopes, fourth] = gaussian_means(2.7, |u| {
                 let (value, derivative) = value_and_derivative(function, u);
-                [value, value * value, derivative, derivative * derivative, derivative.powi(4)]
+                [value, value * value, value.powi(4), derivative, derivative * derivative, derivative.powi(4)]
             });
             let found = moments(function, 2.7);
             for (found, expected) in [
                 (found.mean, mean),
                 (found.square, square),
+                (found.kurtosis, power / (square * square)),
                 (found.derivative_mean, slope_mean),
                 (found.derivative_square, slopes),
                 (found.derivative_kurtosis, fourth / (slopes * slopes)),

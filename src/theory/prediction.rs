@@ -18,17 +18,19 @@ pub const LEAST_WIDTH: usize = 64;
 pub const LEAST_NORMALIZED_BATCH: usize = 16;
 /// With batch norm the units of a layer are at least so many times the examples of a batch.
 pub const LEAST_UNITS_AN_EXAMPLE: usize = 2;
-/// The largest part of |delta|^2 that the data's correlations may make with batch norm, which is left out.
-pub const LARGEST_CORRELATION: f64 = 0.1;
-/// The largest part that a gradient along the activations may have in a residual network, which is left out: estimated for a
-/// gradient that starts at random; that of a cost with classes starts with several times as much.
-pub const LARGEST_ALIGNMENT: f64 = 0.03;
+/// The largest part of |delta|^2 that effects may have which are left out, as they are estimated.
+pub const LARGEST_LEFT_OUT: f64 = 0.1;
+/// A gradient along the activations is estimated as a random direction's; that of a cost with classes starts with several times
+/// as much.
+const ALIGNED_BY_RANDOM: f64 = 4.0;
 /// The largest variance over seeds of ln |delta|^2: a factor of e^(sqrt(2) / 2), about 2, in |delta|.
 pub const LARGEST_SPREAD: f64 = 2.0;
 /// By how much the variance must exceed what normalization adds to it.
 const LEAST_VARIANCE_BY_EPSILON: f64 = 100.0;
 /// No pre-activation of this variance is finite in f32 throughout.
 const LARGEST_VARIANCE: f64 = 1e70;
+/// A relative step in q, for differences.
+const STEP: f64 = 1e-3;
 /// Inputs are sorted by their norm into so many groups.
 const GROUPS: usize = 8;
 
@@ -124,8 +126,8 @@ pub fn predict(config: &RunConfig, examples: &Examples) -> Prediction {
     let doubtful = deltas.iter().rposition(|delta| delta.doubt.is_some()).map_or(0, |place| place + 1);
     let doubt = deltas.drain(..doubtful).next_back().and_then(|delta| delta.doubt);
     let reason = doubt.map(|doubt| match deltas.first() {
-        Some(first) => format!("layers before {} are not predicted: {}", first.layer, doubt.reason()),
-        None => format!("no layer is predicted: {}", doubt.reason()),
+        Some(first) => format!("layers before {} are not predicted: {}", first.layer, doubt),
+        None => format!("no layer is predicted: {doubt}"),
     });
     let deltas = deltas.into_iter().map(|delta| (delta.layer, delta.square.sqrt())).collect();
     Prediction { deltas, reason }
@@ -135,24 +137,37 @@ pub fn predict(config: &RunConfig, examples: &Examples) -> Prediction {
 struct Delta {
     layer: String,
     square: f64,
-    doubt: Option<Doubt>,
+    doubt: Option<&'static str>,
 }
 
-/// An effect that is left out and may be too large.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doubt {
-    Correlations,
-    Alignment,
+/// The parts of |delta|^2 that are left out, as they are estimated.
+#[derive(Clone, Copy, Debug, Default)]
+struct LeftOut {
+    /// With batch norm, of the data's correlations.
+    correlations: f64,
+    /// Of the gradient's component along the activations.
+    alignment: f64,
+    /// Of variances that differ from seed to seed.
+    fluctuations: f64,
 }
 
-impl Doubt {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Correlations => "with batch norm, the correlations of their examples are still those of the data",
-            Self::Alignment => {
-                "what the blocks hand on grows faster than the gradient falls, which turns towards it in layers of this width"
-            }
-        }
+impl LeftOut {
+    /// What makes a prediction doubtful, if it is.
+    fn doubt(self) -> Option<&'static str> {
+        let parts = [
+            (self.correlations, "with batch norm, the correlations of their examples are still those of the data"),
+            (
+                self.alignment,
+                "activations grow faster than the gradient falls, which in layers of this width turns towards them",
+            ),
+            (
+                self.fluctuations,
+                "in layers of this width variances differ from seed to seed, and the slopes of the activation function with them",
+            ),
+        ];
+        let sum: f64 = parts.iter().map(|(part, _)| part).sum();
+        let largest = parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
+        largest.filter(|_| sum > LARGEST_LEFT_OUT).map(|(_, reason)| reason)
     }
 }
 
@@ -434,17 +449,74 @@ impl Walk<'_> {
         let mut deltas = Vec::with_capacity(widths.len());
         self.spread = 0.0;
         let mut correlations = 0.0;
+        let fluctuations = self.fluctuations(&widths);
+        // The square of the scalar product of activations and gradient, which starts with the part of a random direction.
+        let mut product = None;
         for (index, units) in widths.iter().enumerate().rev() {
             let z = self.layers[index];
             let delta = self.unit.backward(gradient, z);
             correlations += self.correlations(z);
-            let doubt = (correlations > LARGEST_CORRELATION).then_some(Doubt::Correlations);
+            let inputs = index.checked_sub(1).map_or(self.examples.features, |below| widths[below]);
+            let mut left_out = LeftOut { correlations, ..LeftOut::default() };
+            if let Unit::Free(function) = self.unit {
+                let Moments { square, alignment, .. } = moments(function, z.square);
+                let of_both = square * *units as f64 * gradient.square();
+                let along = *product.get_or_insert(ALIGNED_BY_RANDOM * of_both / *units as f64);
+                // Biases have no part in the product with what the layer was given.
+                let of_weights = (z.square - self.biases(inputs)) / z.square;
+                product = Some(along * (alignment * of_weights).powi(2));
+                left_out.alignment = along / of_both;
+                left_out.fluctuations = fluctuations.get(index).copied().unwrap_or(0.0);
+            }
+            let doubt = left_out.doubt();
             deltas.push(Delta { layer: format!("hidden.{index}"), square: delta.square(), doubt });
             self.spread += self.unit.spread(self.network.function(), z) / *units as f64;
-            let inputs = index.checked_sub(1).map_or(self.examples.features, |below| widths[below]);
             gradient = delta * (self.weights(inputs, *units) * inputs as f64);
         }
         deltas
+    }
+
+    /// By how much E|delta|^2 of each layer of a plain network exceeds its prediction, because ln q of each layer varies over seeds
+    /// and chi with it: half the variance of the sum of d ln(chi) / d ln(q), by linear propagation. None where chi is the same for
+    /// all q.
+    fn fluctuations(&self, widths: &[usize]) -> Vec<f64> {
+        let function = self.network.function();
+        let is_homogeneous = matches!(
+            function.kind,
+            Activation::Relu | Activation::LeakyRelu | Activation::Prelu | Activation::Maxout | Activation::Identity
+        );
+        if is_homogeneous || !matches!(self.unit, Unit::Free(_)) {
+            return Vec::new();
+        }
+        // Of each layer: the slope of ln(chi), that of ln(q) of the next layer, and the variance that it adds to that.
+        let layers: Vec<(f64, f64, f64)> = self
+            .layers
+            .iter()
+            .zip(widths)
+            .enumerate()
+            .map(|(index, (z, units))| {
+                let (low, high) = (moments(function, z.square), moments(function, z.square * (1.0 + STEP)));
+                let next = widths.get(index + 1).map_or(0.0, |next| self.weights(*units, *next) * *units as f64);
+                // Without biases the whole variance of the next layer is that of the weights.
+                let share = self.layers.get(index + 1).map_or(0.0, |after| next * low.square / after.square);
+                let slope_of_chi = (high.derivative_square / low.derivative_square).ln() / STEP;
+                let slope_of_q = share * (high.square / low.square).ln() / STEP;
+                (slope_of_chi, slope_of_q, share * share * (low.kurtosis - 1.0) / *units as f64)
+            })
+            .collect();
+        let mut variances = vec![0.0; layers.len()];
+        for place in 1..layers.len() {
+            let (_, slope, added) = layers[place - 1];
+            variances[place] = added + slope * slope * variances[place - 1];
+        }
+        let (mut effect, mut behind) = (0.0, 0.0);
+        let mut parts = vec![0.0; layers.len()];
+        for (place, (of_chi, of_q, added)) in layers.iter().enumerate().rev() {
+            behind += added * effect * effect;
+            effect = of_chi + of_q * effect;
+            parts[place] = 0.5 * (variances[place] * effect * effect + behind);
+        }
+        parts
     }
 
     fn backward_blocks(&mut self, start: Gradient) -> Vec<Delta> {
@@ -467,11 +539,9 @@ impl Walk<'_> {
             let (mut spread, mut of_branch) = (0.0, 0.0);
             // Of the squares of x and of the gradient the product falls towards the input, and that of x and the gradient itself
             // does not, where x and the branch are homogeneous: x . g is the same before and behind a block.
-            let alignment = of_last / (self.blocks[block].square * gradient.square() * width as f64);
-            let doubt = |correlations: f64| {
-                let is_aligned = (alignment > LARGEST_ALIGNMENT).then_some(Doubt::Alignment);
-                (correlations > LARGEST_CORRELATION).then_some(Doubt::Correlations).or(is_aligned)
-            };
+            let of_block = self.blocks[block].square * gradient.square() * width as f64;
+            let alignment = ALIGNED_BY_RANDOM * of_last / of_block;
+            let doubt = |correlations: f64| LeftOut { correlations, alignment, fluctuations: 0.0 }.doubt();
             for index in (block * block_layers..(block + 1) * block_layers).rev() {
                 let z = layers[index];
                 spread += self.unit.spread(self.network.function(), z) / width as f64;
@@ -718,6 +788,6 @@ mod tests {
         let prediction = predict(&residual, &examples(32));
         let layers = prediction.deltas.len();
         assert!(layers > 0 && layers < 8, "{layers}");
-        assert!(prediction.reason.is_some_and(|reason| reason.contains("grows faster")));
+        assert!(prediction.reason.is_some_and(|reason| reason.contains("grow faster")));
     }
 }
