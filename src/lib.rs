@@ -56,6 +56,7 @@ pub mod schema;
 mod seed;
 pub mod theory;
 pub mod train;
+pub mod verify;
 
 /// The text of a panic, for errors of code that panics instead of returning them.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

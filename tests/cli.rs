@@ -1064,3 +1064,90 @@ fn autoencoders_whose_layers_or_costs_do_not_fit_are_refused() {
         &["only with", "plain"],
     );
 }
+
+#[test]
+fn verify_lists_its_cases_with_what_they_show() {
+    let dir = temporary();
+    let output = run(dir.path(), "", "verify --list");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let list = stdout(&output);
+    for case in gradmark::verify::CASES {
+        assert!(list.contains(case.name) && list.contains(case.about), "{}: {list}", case.name);
+    }
+}
+
+#[test]
+fn a_case_that_verify_does_not_know_is_met_with_the_one_that_was_meant() {
+    let dir = temporary();
+    let output = run(dir.path(), "", "verify --device flex --case mean_feild");
+    assert_eq!(output.status.code(), Some(2));
+    let error = stderr(&output);
+    for text in ["--case mean_feild", "did you mean `mean_field`?", "`gradmark verify --list`"] {
+        assert!(error.contains(text), "{text}: {error}");
+    }
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn verify_prints_findings_as_a_table_and_as_json() {
+    let dir = temporary();
+    let output = run(dir.path(), "", "verify --device flex --case gru_through_time --case clipping");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = stdout(&output);
+    // In the order of the list, whatever that of the arguments.
+    let places = ["clipping", "gru_through_time"].map(|case| table.find(case));
+    assert!(places[1] < places[0], "{table}");
+    for text in ["expected", "tolerance", "0.001753", "pass", "flex: 8 pass"] {
+        assert!(table.contains(text), "{text}: {table}");
+    }
+    assert!(stderr(&output).contains("[2/2] clipping: 6 pass"), "{}", stderr(&output));
+
+    let output = run(dir.path(), "", "verify --device flex --case gru_through_time --json --quiet");
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    let findings: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    let findings = findings.as_array().expect("an array");
+    assert_eq!(findings.len(), 2);
+    let first = &findings[0];
+    let field = |name: &str| first[name].as_str().unwrap_or_default().to_owned();
+    assert_eq!(
+        (field("case"), field("verdict"), field("device")),
+        ("gru_through_time".into(), "pass".into(), "flex".into())
+    );
+    assert!(
+        field("quantity").contains("update bias 2") && !field("source").is_empty() && !field("tolerance").is_empty()
+    );
+    assert_eq!(
+        (&first["is_software_adapter"], &first["reason"], &first["against"]),
+        (&false.into(), &().into(), &().into())
+    );
+    let number = |name: &str| first[name].as_f64().expect(name);
+    assert_eq!(number("expected"), 1.7530e-3);
+    assert!(number("low") < number("measured") && number("measured") < number("high"), "{first}");
+}
+
+#[test]
+fn a_case_without_its_files_is_skipped_and_alone_it_verifies_nothing() {
+    let dir = temporary();
+    let output = run(dir.path(), "", "verify --device flex --case nielsen_accuracy --data-dir .");
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let table = stdout(&output);
+    assert!(table.contains("skipped: MNIST") && table.contains("gradmark fetch mnist"), "{table}");
+    assert!(table.contains("flex: 1 skipped"), "{table}");
+}
+
+#[test]
+fn a_device_is_compared_with_one_that_is_in_the_build() {
+    let dir = temporary();
+    let absent = ["cuda", "ndarray", "wgpu"].into_iter().find(|name| !gradmark::device::compiled_in().contains(name));
+    if let Some(absent) = absent {
+        let output = run(dir.path(), "", &format!("verify --device flex --against {absent}"));
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(&format!("--device {absent}: this build has no")), "{}", stderr(&output));
+    }
+    let output = run(dir.path(), "", "verify --device flex --against flex --json");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let findings: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    for finding in findings.as_array().expect("an array") {
+        assert_eq!((&finding["against"], &finding["measured"]), (&"flex".into(), &0.0.into()), "{finding}");
+    }
+}

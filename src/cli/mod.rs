@@ -2,10 +2,12 @@
 
 mod devices;
 mod fetch;
+mod guard;
 mod plan;
 mod progress;
 mod report;
 mod run;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -15,6 +17,7 @@ use crate::config::ConfigError;
 use crate::data::{DataError, FetchError};
 use crate::device::DeviceError;
 use crate::record::StoreError;
+use crate::verify::UnknownCase;
 
 /// The exit code of a run that was stopped by Ctrl-C, as shells count it.
 const INTERRUPTED: u8 = 130;
@@ -25,8 +28,8 @@ const INTERRUPTED: u8 = 130;
     version,
     about,
     after_help = "\
-Exit codes: 0 done (a network that diverges is a result), 1 a run, a file or a download failed, 2 wrong usage or \
-config, or files of a data set absent or wrong, 130 stopped by Ctrl-C."
+Exit codes: 0 done (a network that diverges is a result), 1 a run, a file, a download or a verification failed, \
+2 wrong usage or config, or files of a data set absent or wrong, 130 stopped by Ctrl-C."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -43,6 +46,8 @@ enum Command {
     Devices(devices::DevicesArgs),
     /// Download the files of a data set; files that are there already are kept
     Fetch(fetch::FetchArgs),
+    /// Reproduce known results on a device: is what it computes right?
+    Verify(verify::VerifyArgs),
     /// Print the table and draw the figures of an experiment again, from its CSV files
     Report(report::ReportArgs),
 }
@@ -81,6 +86,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => plan::execute(&args),
         Command::Devices(args) => devices::execute(&args),
         Command::Fetch(args) => fetch::execute(&args),
+        Command::Verify(args) => verify::execute(&args),
         Command::Report(args) => report::execute(&args),
     }
 }
@@ -94,6 +100,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         )
         || matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Unusable { .. }))
         || error.is::<DataError>()
+        || error.is::<UnknownCase>()
         || error.downcast_ref::<FetchError>().is_some_and(FetchError::is_usage)
         || error.is::<report::NothingToReport>();
     ExitCode::from(if is_usage { 2 } else { 1 })

@@ -11,7 +11,18 @@ use super::say;
 /// The outcome of a run that the bars do not remark on.
 pub(super) const COMPLETE: &str = "complete";
 
-/// Shows how far an experiment is.
+/// What a command counts: its pieces, and what a piece consists of.
+pub(super) struct Counted {
+    pieces: &'static str,
+    parts: &'static str,
+}
+
+/// Runs of an experiment, which have steps.
+pub(super) const RUNS: Counted = Counted { pieces: "runs", parts: "steps" };
+/// Cases that are verified, which have runs.
+pub(super) const CASES: Counted = Counted { pieces: "cases", parts: "runs" };
+
+/// Shows how far a command is.
 pub(super) struct Progress {
     total: usize,
     kind: Kind,
@@ -20,53 +31,60 @@ pub(super) struct Progress {
 enum Kind {
     Quiet,
     Lines,
-    Bars { runs: ProgressBar, steps: ProgressBar },
+    Bars { pieces: ProgressBar, parts: ProgressBar },
 }
 
 impl Progress {
-    /// Progress over `total` runs.
-    pub(super) fn new(total: usize, quiet: bool) -> Self {
+    /// Progress over `total` pieces.
+    pub(super) fn new(total: usize, counted: &Counted, quiet: bool) -> Self {
         let kind = if quiet {
             Kind::Quiet
         } else if std::io::stderr().is_terminal() {
-            bars(total)
+            bars(total, counted)
         } else {
             Kind::Lines
         };
         Self { total, kind }
     }
 
-    /// A run starts; `done` are behind it.
-    pub(super) fn start_run(&self, name: &str) {
-        if let Kind::Bars { steps, .. } = &self.kind {
-            steps.reset();
-            steps.set_length(0);
-            steps.set_message(format!("{name}: measuring throughput"));
+    /// A piece starts, with what is said of it.
+    pub(super) fn start(&self, message: &str) {
+        if let Kind::Bars { parts, .. } = &self.kind {
+            parts.reset();
+            parts.set_length(0);
+            parts.set_message(message.to_owned());
         }
     }
 
-    /// A step of the run is done.
+    /// A part of the piece is done, of which this is said.
     pub(super) fn step(&self, name: &str, done: usize, total: usize) {
-        if let Kind::Bars { steps, .. } = &self.kind {
+        if let (Kind::Bars { parts, .. }, 1) = (&self.kind, done) {
+            parts.set_message(name.to_owned());
+        }
+        self.advance(done, total);
+    }
+
+    /// A part of the piece is done.
+    pub(super) fn advance(&self, done: usize, total: usize) {
+        if let Kind::Bars { parts, .. } = &self.kind {
             if done == 1 {
-                steps.reset();
-                steps.set_length(total as u64);
-                steps.set_message(name.to_owned());
+                parts.reset();
+                parts.set_length(total as u64);
             }
-            steps.set_position(done as u64);
+            parts.set_position(done as u64);
         }
     }
 
-    /// A run is done, `done` with it.
-    pub(super) fn finish_run(&self, done: usize, name: &str, outcome: &str) {
+    /// A piece is done, `done` with it.
+    pub(super) fn finish(&self, done: usize, name: &str, outcome: &str) {
         match &self.kind {
             Kind::Quiet => {}
             Kind::Lines => say(&format!("[{done}/{}] {name}: {outcome}", self.total)),
-            Kind::Bars { runs, .. } => {
+            Kind::Bars { pieces, .. } => {
                 if outcome != COMPLETE {
-                    runs.println(format!("{name}: {outcome}"));
+                    pieces.println(format!("{name}: {outcome}"));
                 }
-                runs.set_position(done as u64);
+                pieces.set_position(done as u64);
             }
         }
     }
@@ -76,34 +94,38 @@ impl Progress {
         match &self.kind {
             Kind::Quiet => {}
             Kind::Lines => say(text),
-            Kind::Bars { runs, .. } => runs.println(text),
+            Kind::Bars { pieces, .. } => pieces.println(text),
         }
     }
 
     /// Takes the bars away.
     pub(super) fn end(&self) {
-        if let Kind::Bars { runs, steps } = &self.kind {
-            steps.finish_and_clear();
-            runs.finish_and_clear();
+        if let Kind::Bars { pieces, parts } = &self.kind {
+            parts.finish_and_clear();
+            pieces.finish_and_clear();
         }
     }
 }
 
-fn bars(total: usize) -> Kind {
+fn bars(total: usize, counted: &Counted) -> Kind {
     let style =
         |template: &str| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let both = MultiProgress::new();
-    let runs = both.add(ProgressBar::new(total as u64));
-    // Before the first run ends nothing is known about the others.
+    let pieces = both.add(ProgressBar::new(total as u64));
+    // Before the first piece ends nothing is known about the others.
     let left = |state: &ProgressState, text: &mut dyn Write| {
         let _ = match state.pos() {
             0 => text.write_str("?"),
             _ => write!(text, "{:.0?}", Duration::from_secs(state.eta().as_secs())),
         };
     };
-    runs.set_style(style("{bar:30} {pos}/{len} runs, {elapsed} gone, {left} left").with_key("left", left));
-    let steps = both.add(ProgressBar::new(0));
-    steps.set_style(style("{bar:30} {pos}/{len} steps, {per_sec:.0}, {eta} left  {msg}"));
-    runs.enable_steady_tick(Duration::from_millis(500));
-    Kind::Bars { runs, steps }
+    let template = format!("{{bar:30}} {{pos}}/{{len}} {}, {{elapsed}} gone, {{left}} left", counted.pieces);
+    pieces.set_style(style(&template).with_key("left", left));
+    let parts = both.add(ProgressBar::new(0));
+    parts.set_style(style(&format!(
+        "{{bar:30}} {{pos}}/{{len}} {}, {{per_sec:.0}}, {{eta}} left  {{msg}}",
+        counted.parts
+    )));
+    pieces.enable_steady_tick(Duration::from_millis(500));
+    Kind::Bars { pieces, parts }
 }

@@ -4,13 +4,13 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::progress::{COMPLETE, Progress};
+use super::guard::{quietly_catch_unwind, stop_on_ctrl_c};
+use super::progress::{COMPLETE, Progress, RUNS};
 use super::report::write_report;
 use super::{DataArgs, ExperimentArgs, INTERRUPTED, say};
 use crate::config::{RunConfig, Source, read_start};
@@ -58,7 +58,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
     let (kept, due): (Vec<&RunSpec>, Vec<&RunSpec>) =
         plan.runs.iter().partition(|spec| !args.force && store.has(&spec.run_id));
-    let progress = Progress::new(due.len(), args.quiet);
+    let progress = Progress::new(due.len(), &RUNS, args.quiet);
     progress.remark(&format!(
         "{}: {} runs on {}{}",
         plan.experiment,
@@ -90,7 +90,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let name = run_name(&plan, spec);
         match runner.run(spec, &name) {
             Ok((status, coverage)) => {
-                progress.finish_run(done + 1, &name, &outcome(&status));
+                progress.finish(done + 1, &name, &outcome(&status));
                 if remarked != Some(&spec.config)
                     && let Some(gaps) = coverage.as_ref().and_then(gaps)
                 {
@@ -152,7 +152,7 @@ impl Runner<'_> {
         let start = read_start(&spec.config).context("the network in `training.start_from` cannot be read")?;
         let mut files = self.store.begin(&spec.run_id)?;
         let started = SystemTime::now();
-        self.progress.start_run(name);
+        self.progress.start(&format!("{name}: measuring throughput"));
         let control = Control { stop: self.stop, progress: &|done, total| self.progress.step(name, done, total) };
         // Burn panics where a device is lost in the middle of an operation.
         let training =
@@ -257,35 +257,6 @@ fn shortened(names: &[String]) -> String {
 
 fn is_interruption(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<TrainError>(), Some(TrainError::Interrupted))
-}
-
-/// The first Ctrl-C asks the run to stop after its step; a second one ends the program at once.
-fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-    })
-    .context("Ctrl-C cannot be handled")?;
-    Ok(stop)
-}
-
-/// Runs what may panic; a panic becomes its message, and prints nothing.
-fn quietly_catch_unwind<T>(work: impl FnOnce() -> T + std::panic::UnwindSafe) -> Result<T, String> {
-    let place = Arc::new(Mutex::new(String::new()));
-    let seen = Arc::clone(&place);
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if let (Some(location), Ok(mut place)) = (panic.location(), seen.lock()) {
-            *place = format!(" (at {location})");
-        }
-    }));
-    let outcome = std::panic::catch_unwind(work);
-    std::panic::set_hook(hook);
-    let place = place.lock().map(|place| place.clone()).unwrap_or_default();
-    outcome.map_err(|panic| format!("{}{place}", crate::panic_message(&*panic)))
 }
 
 #[cfg(test)]

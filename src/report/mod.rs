@@ -12,4 +12,4 @@ mod table;
 
 pub use figures::{FigureError, draw_figures};
 pub use format::{short_name, significant};
-pub use table::{adapter_table, plan_table, summary_table};
+pub use table::{adapter_table, case_table, plan_table, summary_table, verify_table};

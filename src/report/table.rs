@@ -6,6 +6,7 @@ use super::format::{short_name, significant};
 use crate::analysis::{Configuration, RunSummary, configurations, geometric_mean, mean, standard_deviation};
 use crate::device::Adapter;
 use crate::plan::Plan;
+use crate::verify::{Case, Expected, Finding, Outcome, Verdict};
 
 fn table(headers: Vec<String>) -> Table {
     let mut table = Table::new();
@@ -147,6 +148,67 @@ pub fn adapter_table(adapters: &[Adapter]) -> String {
             adapter.api.clone(),
             adapter.driver.clone(),
         ]);
+    }
+    table.to_string()
+}
+
+/// One row a finding; the case and its source stand in the first row of each.
+pub fn verify_table(outcomes: &[Outcome]) -> String {
+    let headers = ["case", "quantity", "source", "expected", "measured", "tolerance", "verdict"].map(str::to_owned);
+    let mut table = table(headers.to_vec());
+    for outcome in outcomes {
+        for (row, finding) in outcome.findings.iter().enumerate() {
+            let once = |text: &str| if row == 0 { text.to_owned() } else { String::new() };
+            table.add_row([
+                Cell::new(once(outcome.case)),
+                Cell::new(&finding.quantity),
+                Cell::new(once(&outcome.source)),
+                number(expected(&finding.expected)),
+                number(finding.measured.map_or_else(String::new, |value| significant(value, DIGITS))),
+                Cell::new(&finding.expected.tolerance),
+                Cell::new(verdict(finding)),
+            ]);
+        }
+    }
+    table.to_string()
+}
+
+/// The digits of what is expected and measured.
+const DIGITS: usize = 5;
+
+/// A known value, or the bounds of a measured one.
+fn expected(expected: &Expected) -> String {
+    let text = |value: f64| {
+        let text = significant(value, DIGITS);
+        // What is written with few digits is shown with few.
+        let (digits, exponent) =
+            text.split_once('e').map_or((text.as_str(), None), |(digits, rest)| (digits, Some(rest)));
+        let short = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+        exponent.map_or_else(|| short.to_owned(), |exponent| format!("{short}e{exponent}"))
+    };
+    match (expected.value, expected.low, expected.high) {
+        (Some(value), ..) => text(value),
+        (None, Some(low), Some(high)) => format!("{} to {}", text(low), text(high)),
+        (None, Some(low), None) => format!("at least {}", text(low)),
+        (None, None, Some(high)) => format!("at most {}", text(high)),
+        (None, None, None) => String::new(),
+    }
+}
+
+fn verdict(finding: &Finding) -> String {
+    let verdict = match finding.verdict {
+        Verdict::Pass => "pass",
+        Verdict::Fail => "FAIL",
+        Verdict::Skipped => "skipped",
+    };
+    finding.reason.as_ref().map_or_else(|| verdict.to_owned(), |reason| format!("{verdict}: {reason}"))
+}
+
+/// One row a case.
+pub fn case_table(cases: &[Case]) -> String {
+    let mut table = table(["case", "time", "what it shows", "source"].map(str::to_owned).to_vec());
+    for case in cases {
+        table.add_row([case.name, if case.is_long { "long" } else { "seconds" }, case.about, case.source]);
     }
     table.to_string()
 }

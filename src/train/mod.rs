@@ -3,6 +3,7 @@
 mod chain;
 mod clip;
 mod clock;
+mod descent;
 mod gradient_penalty;
 mod loss;
 mod optimizer;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::Device;
 
 pub use clock::{Clock, Stopwatch};
+pub use descent::descend_on_fourth_power;
 pub use gradient_penalty::gradient_penalty;
 pub use loss::{evaluate, mean_loss};
 pub use saved::{StartError, serialized, start_from, to_safetensors};
