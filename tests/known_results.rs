@@ -46,6 +46,8 @@ macro_rules! reproduced {
 }
 
 reproduced! {
+    theory
+    predicted_deltas
     initial_weights
     activation_functions
     selu_fixed_point

@@ -1,6 +1,6 @@
 //! Known results, reproduced on a device: each case runs small experiments and holds what they measure against closed forms and
 //! published values. What is expected stands as numbers in the cases and is computed by nothing that the networks or `theory`
-//! use, so that no error cancels.
+//! use, so that no error cancels; two cases hold `theory` to such numbers, and its predictions to networks.
 
 pub mod agreement;
 mod cases;

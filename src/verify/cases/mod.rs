@@ -14,6 +14,7 @@ mod orthogonal;
 mod regularization;
 mod remedies;
 mod residual;
+mod theory;
 mod through_time;
 
 use std::fmt::Write;
@@ -26,6 +27,7 @@ type Findings = Result<Vec<Finding>, VerifyError>;
 
 /// Every case, in the order of the table.
 pub const CASES: &[Case] = &[
+    theory::CONSTANTS,
     initial_weights::CASE,
     activation_functions::CASE,
     activation_functions::SELU,
@@ -40,6 +42,7 @@ pub const CASES: &[Case] = &[
     batch_norm::CASE,
     residual::CASE,
     residual::TANH,
+    theory::PREDICTIONS,
     through_time::RNN,
     through_time::LSTM,
     through_time::GRU,
