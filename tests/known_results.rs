@@ -65,6 +65,7 @@ reproduced! {
     rnn_through_time
     lstm_through_time
     gru_through_time
+    cells_in_motion
     clipping
     clipped_descent
     regularization

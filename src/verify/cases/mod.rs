@@ -46,6 +46,7 @@ pub const CASES: &[Case] = &[
     through_time::RNN,
     through_time::LSTM,
     through_time::GRU,
+    through_time::DRIVEN,
     clipping::CASE,
     clipping::DESCENT,
     regularization::CASE,

@@ -72,7 +72,19 @@ fn relu(laboratory: &Laboratory<'_>) -> Findings {
             Expected::exactly(seeds as f64),
             Some(diverged.count() as f64),
         ),
+        scaled_blocks(laboratory, "0.25", 2.441_406_25)?,
+        scaled_blocks(laboratory, "\"inverse_sqrt_blocks\"", 5.0625)?,
     ])
+}
+
+/// Four blocks x + a x of one linear unit with the weight 1 multiply the gradient by (1 + a)^4: 1.25^4, and 1.5^4 for a = 1/sqrt(4).
+fn scaled_blocks(laboratory: &Laboratory<'_>, scale: &str, expected: f64) -> Result<Finding, VerifyError> {
+    let network = "activation = \"identity\"\nweight_init = \"constant\"\nweight_scale = 1.0";
+    let levels = level("blocks", &[("network.depth", "4"), ("network.branch_scale", scale)]);
+    let runs = run(laboratory, 1, 1, network, &levels)?;
+    let measured = runs.first().and_then(|run| run.summary.input_gradient_ratio_first);
+    let name = format!("four linear blocks, a = {}: growth", scale.trim_matches('"'));
+    Ok(Finding::new(name, Expected::relative(expected, 1e-4), measured))
 }
 
 fn tanh(laboratory: &Laboratory<'_>) -> Findings {

@@ -1,6 +1,7 @@
-//! Recurrent networks at rest: at a state of 0, which their inputs do not reach, and the gradient of a linear probe of the last state.
+//! The gradient of a linear probe of the last state of recurrent networks: at rest, at a state of 0, which their inputs do not
+//! reach, and in motion.
 
-use super::{Case, Finding, Findings, Laboratory, Run, VerifyError, level};
+use super::{Case, Finding, Findings, Laboratory, Run, VerifyError, level, quoted, runs_of};
 use crate::schema::ActivationRow;
 use crate::verify::Expected;
 
@@ -26,6 +27,14 @@ pub(super) const GRU: Case = Case {
     source: "s(b)^T",
     is_long: false,
     run: gru,
+};
+
+pub(super) const DRIVEN: Case = Case {
+    name: "cells_in_motion",
+    about: "six time steps of a cell with biases and half open gates have the derivatives of its formula",
+    source: "the cells' formulas, 40 digits",
+    is_long: false,
+    run: driven,
 };
 
 fn at_rest(
@@ -99,4 +108,40 @@ fn gru(laboratory: &Laboratory<'_>) -> Findings {
     let runs = at_rest(laboratory, "gru", 50, "zero", &level("2", &[("network.update_bias", "2.0")]))?;
     let expected = Expected::relative(1.7530e-3, 1e-4);
     Ok(powers(runs.first(), "update bias 2", |row| row.hidden_grad_l2, sigmoid(2.0), expected))
+}
+
+/// The derivatives of h after six time steps with respect to the first h and c, of units that see only themselves, with the weight .8
+/// and biases of .5 in every gate and in the candidate, 1 in an LSTM's forget gate; from a state of 0, with 40 digits by mpmath:
+///
+/// - RNN: h = tanh(.8 h + .5),
+/// - LSTM: i = o = s(.8 h + .5), f = s(.8 h + 1), c = f c + i tanh(.8 h + .5), h = o tanh(c),
+/// - GRU: r = z = s(.8 h + .5), h = (1 - z) tanh(.5 + r (.8 h + .5)) + z h.
+fn driven(laboratory: &Laboratory<'_>) -> Findings {
+    let cells = [
+        ("rnn", 0.001_501_306_6, None),
+        ("lstm", 0.045_994_343_7, Some(0.066_501_300_8)),
+        ("gru", 0.126_312_252, None),
+    ];
+    let levels: String = cells.iter().map(|(cell, ..)| level(cell, &[("network.cell", &quoted(cell))])).collect();
+    let runs = laboratory.run(&format!(
+        "[data]\nset = \"gaussian\"\nfeatures = 4\nsequence_length = 6\n[network]\nkind = \"recurrent\"\n\
+         activation = \"tanh\"\ndepth = 1\nwidth = 24\nweight_init = \"zero\"\nbias_init = \"constant\"\nbias_value = 0.5\n\
+         recurrent_init = \"identity\"\nrecurrent_scale = 0.8\n[training]\nloss = \"linear_probe\"\nbatch_size = 3\n\
+         steps = 0\n[probe]\nparameters = false\n[throughput]\nsamples = 0\n{levels}"
+    ))?;
+    let mut findings = Vec::new();
+    for (cell, of_hidden, of_cell) in cells {
+        let rows = runs_of(&runs, cell).next().map(|run| run.rows.activations.as_slice()).unwrap_or_default();
+        let state = |time_step: usize| rows.iter().find(|row| row.time_step == Some(time_step));
+        let by_last =
+            |gradient: fn(&ActivationRow) -> Option<f64>| Some(gradient(state(0)?)? / state(6)?.hidden_grad_l2?);
+        let quantity = |of: &str| format!("{cell}: hidden state 6 by {of} 0");
+        let hidden = by_last(|row| row.hidden_grad_l2);
+        findings.push(Finding::new(quantity("hidden state"), Expected::relative(of_hidden, 1e-4), hidden));
+        if let Some(of_cell) = of_cell {
+            let measured = by_last(|row| row.cell_grad_l2);
+            findings.push(Finding::new(quantity("cell state"), Expected::relative(of_cell, 1e-4), measured));
+        }
+    }
+    Ok(findings)
 }
