@@ -12,7 +12,7 @@ use crate::config::{Activation, ActivationFunction};
 /// Means over pre-activations of N(0, q).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moments {
-    /// E[phi]
+    /// `E[phi]`
     pub mean: f64,
     /// E[phi^2]
     pub square: f64,

@@ -25,7 +25,7 @@ pub struct BatchNorm {
     pub square: f64,
     /// V / (B - 1): the mean square of phi(z) about its mean over the batch, by its B - 1 degrees of freedom.
     pub centered_square: f64,
-    /// The share of what sets examples apart that is a linear function of the layer before: E[phi']^2 / Var[phi], for a large
+    /// The share of what sets examples apart that is a linear function of the layer before: `E[phi']^2 / Var[phi]`, for a large
     /// batch. The rest has the same correlation for all pairs, so that in L layers the share of the data is its L-th power.
     pub linear_share: f64,
     /// E tr(P D G D), where D has phi'(z) on its diagonal, G takes the mean out, and P takes out mean and z.
@@ -105,7 +105,7 @@ impl BatchNorm {
     }
 }
 
-/// The limit of [`BatchNorm::gradient_factor`] for a large batch: E[phi'^2] / Var[phi] (Yang et al. 2019, section 3.2). Not for
+/// The limit of [`BatchNorm::gradient_factor`] for a large batch: `E[phi'^2] / Var[phi]` (Yang et al. 2019, section 3.2). Not for
 /// maxout.
 pub fn large_batch_gradient_factor(function: ActivationFunction) -> f64 {
     let Moments { mean, square, derivative_square, .. } = moments(function, 1.0);
