@@ -59,6 +59,7 @@ reproduced! {
     isometry
     normalization
     running_statistics
+    one_hidden_layer
     batch_norm_gradients
     residual_relu
     residual_tanh

@@ -12,7 +12,7 @@ use super::{DataArgs, INTERRUPTED, print, say};
 use crate::data::Sources;
 use crate::device::{self, Adapter};
 use crate::report;
-use crate::verify::agreement::{self, FAMILIES};
+use crate::verify::agreement::{self, FAMILIES, Family};
 use crate::verify::{self, Case, Finding, Laboratory, Outcome, Verdict};
 
 #[derive(Debug, Args)]
@@ -22,9 +22,9 @@ pub(super) struct VerifyArgs {
     #[arg(long, default_value = "auto", value_name = "NAME[:INDEX]")]
     device: String,
     /// Compare with this device instead: the weights and gradients of every family of networks, element by element
-    #[arg(long, value_name = "NAME[:INDEX]", conflicts_with_all = ["cases", "full", "list"])]
+    #[arg(long, value_name = "NAME[:INDEX]", conflicts_with_all = ["full", "list"])]
     against: Option<String>,
-    /// Verify only this case, however long it takes; may be repeated
+    /// Verify only this case, however long it takes, or with --against compare only this family; may be repeated
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
     /// Verify the cases that take minutes too; those that need files of a data set are skipped where there are none
@@ -44,7 +44,8 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) fn execute(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let cases = chosen(args)?;
+    let (cases, families) =
+        if args.against.is_some() { (Vec::new(), families(args)?) } else { (chosen(args)?, Vec::new()) };
     if args.list {
         print(&report::case_table(verify::CASES))?;
         return Ok(ExitCode::SUCCESS);
@@ -53,7 +54,7 @@ pub(super) fn execute(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let against = args.against.as_ref().map(|request| device::find(request.parse()?)).transpose()?;
     let sources = Sources::new(args.data.data_dir.as_deref());
     let stop = stop_on_ctrl_c()?;
-    let count = if against.is_some() { FAMILIES.len() } else { cases.len() };
+    let count = families.len() + cases.len();
     let progress = Progress::new(count, &CASES, args.quiet);
     let advance = |done, total| progress.advance(done, total);
     let laboratory =
@@ -67,7 +68,7 @@ pub(super) fn execute(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         progress.remark(&format!("comparing {} with {}", described(&adapter), described(against)));
         let source = format!("the same on {}", against.label());
         let compare = |family| move || agreement::compare(family, &expected, &measured);
-        examine_all(FAMILIES.iter().map(|family| (family.name, source.clone(), compare(family))), &progress)
+        examine_all(families.iter().map(|family| (family.name, source.clone(), compare(*family))), &progress)
     } else {
         progress.remark(&format!("verifying {}", described(&adapter)));
         let examine = |case| move || verify::examine(case, &measured);
@@ -109,6 +110,13 @@ fn chosen(args: &VerifyArgs) -> anyhow::Result<Vec<&'static Case>> {
     }
     let named = args.cases.iter().map(|name| verify::find(name)).collect::<Result<Vec<_>, _>>()?;
     Ok(verify::CASES.iter().filter(|case| named.iter().any(|named| named.name == case.name)).collect())
+}
+
+/// The families that are asked for, in their order; all if none is named.
+fn families(args: &VerifyArgs) -> anyhow::Result<Vec<&'static Family>> {
+    let named = args.cases.iter().map(|name| verify::find_family(name)).collect::<Result<Vec<_>, _>>()?;
+    let is_chosen = |family: &&Family| named.is_empty() || named.iter().any(|named| named.name == family.name);
+    Ok(FAMILIES.iter().filter(is_chosen).collect())
 }
 
 /// Measures; `None` if it was asked to stop. Burn panics where a device is lost or lacks something: that is a failure.

@@ -12,6 +12,8 @@ pub use cases::CASES;
 pub use finding::{Expected, Finding, Verdict};
 pub use laboratory::{Laboratory, Run};
 
+use agreement::{FAMILIES, Family};
+
 use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::train::TrainError;
@@ -58,12 +60,14 @@ pub enum VerifyError {
     Unreadable(String),
 }
 
-/// A case that is not in the list.
+/// A case, or a family of networks, that there is not.
 #[derive(Debug, thiserror::Error)]
-#[error("--case {asked}: there is no such case{}; `gradmark verify --list` lists all", mend.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default())]
+#[error("--case {asked}: there is no such {kind}{}; {list}", mend.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default())]
 pub struct UnknownCase {
     asked: String,
+    kind: &'static str,
     mend: Option<&'static str>,
+    list: String,
 }
 
 /// How alike a name and the one that it may stand for must be.
@@ -75,12 +79,32 @@ const SUGGESTION_SIMILARITY: f64 = 0.7;
 ///
 /// If there is none.
 pub fn find(name: &str) -> Result<&'static Case, UnknownCase> {
-    CASES.iter().find(|case| case.name == name).ok_or_else(|| {
-        let similar = CASES.iter().map(|case| (strsim::jaro_winkler(name, case.name), case.name));
-        let best =
-            similar.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(similarity, _)| *similarity >= SUGGESTION_SIMILARITY);
-        UnknownCase { asked: name.to_owned(), mend: best.map(|(_, name)| name) }
-    })
+    let list = || "`gradmark verify --list` lists all".to_owned();
+    CASES
+        .iter()
+        .find(|case| case.name == name)
+        .ok_or_else(|| unknown(name, "case", CASES.iter().map(|case| case.name), list()))
+}
+
+/// The family of networks of a name, for [`agreement::compare`].
+///
+/// # Errors
+///
+/// If there is none.
+pub fn find_family(name: &str) -> Result<&'static Family, UnknownCase> {
+    let names = || FAMILIES.iter().map(|family| family.name);
+    let list = || format!("with --against the cases are {}", names().collect::<Vec<&str>>().join(", "));
+    FAMILIES
+        .iter()
+        .find(|family| family.name == name)
+        .ok_or_else(|| unknown(name, "family of networks", names(), list()))
+}
+
+fn unknown(asked: &str, kind: &'static str, known: impl Iterator<Item = &'static str>, list: String) -> UnknownCase {
+    let similar = known.map(|name| (strsim::jaro_winkler(asked, name), name));
+    let best =
+        similar.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(similarity, _)| *similarity >= SUGGESTION_SIMILARITY);
+    UnknownCase { asked: asked.to_owned(), kind, mend: best.map(|(_, name)| name), list }
 }
 
 /// Measures a case. What keeps it from measuring is a finding too; `None` if it was asked to stop.
@@ -113,6 +137,9 @@ mod tests {
         assert!(error.starts_with("--case mean_feild: ") && error.contains("did you mean `mean_field`?"), "{error}");
         let error = find("x").err().expect("unknown").to_string();
         assert!(!error.contains("did you mean") && error.contains("--list"), "{error}");
+        assert_eq!(find_family("gru").map(|family| family.name).ok(), Some("gru"));
+        let error = find_family("residul").err().expect("unknown").to_string();
+        assert!(error.contains("did you mean `residual`?") && error.contains("plain, batch_norm,"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod learning_speeds;
 mod mean_field;
 mod memory;
 mod normalization;
+mod one_hidden_layer;
 mod orthogonal;
 mod regularization;
 mod remedies;
@@ -39,6 +40,7 @@ pub const CASES: &[Case] = &[
     orthogonal::CASE,
     normalization::CASE,
     normalization::RUNNING,
+    one_hidden_layer::CASE,
     batch_norm::CASE,
     residual::CASE,
     residual::TANH,
