@@ -1142,7 +1142,13 @@ fn a_device_is_compared_with_one_that_is_in_the_build() {
     if let Some(absent) = absent {
         let output = run(dir.path(), "", &format!("verify --device flex --against {absent}"));
         assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains(&format!("--device {absent}: this build has no")), "{}", stderr(&output));
+        assert!(stderr(&output).contains(&format!("--against {absent}: this build has no")), "{}", stderr(&output));
+    }
+    // Where no hardware GPU is at hand --device takes the CPU, and a comparison with it could not fail.
+    if gradmark::device::find("auto".parse().expect("a name")).expect("the CPU").label() == "flex" {
+        let output = run(dir.path(), "", "verify --against flex");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("--against flex: --device auto takes flex too"), "{}", stderr(&output));
     }
     let output = run(dir.path(), "", "verify --device flex --against flex --json");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

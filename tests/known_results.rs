@@ -70,6 +70,7 @@ reproduced! {
     clipping
     clipped_descent
     regularization
+    gradient_penalty
     memory_baselines
     learning_speeds
     remedies

@@ -102,6 +102,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<DataError>()
         || error.is::<UnknownCase>()
         || error.downcast_ref::<FetchError>().is_some_and(FetchError::is_usage)
+        || error.is::<verify::AgainstError>()
         || error.is::<report::NothingToReport>();
     ExitCode::from(if is_usage { 2 } else { 1 })
 }

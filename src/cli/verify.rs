@@ -10,7 +10,7 @@ use super::guard::{quietly_catch_unwind, stop_on_ctrl_c};
 use super::progress::{CASES, Progress};
 use super::{DataArgs, INTERRUPTED, print, say};
 use crate::data::Sources;
-use crate::device::{self, Adapter};
+use crate::device::{self, Adapter, DeviceError};
 use crate::report;
 use crate::verify::agreement::{self, FAMILIES, Family};
 use crate::verify::{self, Case, Finding, Laboratory, Outcome, Verdict};
@@ -19,7 +19,7 @@ use crate::verify::{self, Case, Finding, Laboratory, Outcome, Verdict};
 pub(super) struct VerifyArgs {
     /// The device to verify: auto, flex, ndarray, wgpu, vulkan or cuda; :INDEX picks one of several adapters. auto takes the
     /// first hardware GPU, else the CPU
-    #[arg(long, default_value = "auto", value_name = "NAME[:INDEX]")]
+    #[arg(long, default_value = AUTO, value_name = "NAME[:INDEX]")]
     device: String,
     /// Compare with this device instead: the weights and gradients of every family of networks, element by element
     #[arg(long, value_name = "NAME[:INDEX]", conflicts_with_all = ["full", "list"])]
@@ -51,7 +51,7 @@ pub(super) fn execute(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let adapter = device::find(args.device.parse()?)?;
-    let against = args.against.as_ref().map(|request| device::find(request.parse()?)).transpose()?;
+    let against = args.against.as_deref().map(|request| find_against(request, &args.device, &adapter)).transpose()?;
     let sources = Sources::new(args.data.data_dir.as_deref());
     let stop = stop_on_ctrl_c()?;
     let count = families.len() + cases.len();
@@ -110,6 +110,30 @@ fn chosen(args: &VerifyArgs) -> anyhow::Result<Vec<&'static Case>> {
     }
     let named = args.cases.iter().map(|name| verify::find(name)).collect::<Result<Vec<_>, _>>()?;
     Ok(verify::CASES.iter().filter(|case| named.iter().any(|named| named.name == case.name)).collect())
+}
+
+/// The device to compare with.
+fn find_against(request: &str, device: &str, adapter: &Adapter) -> Result<Adapter, AgainstError> {
+    let found = device::find(request.parse().map_err(AgainstError::Device)?).map_err(AgainstError::Device)?;
+    let is_same = found.backend == adapter.backend && found.index == adapter.index;
+    if is_same && device == AUTO {
+        return Err(AgainstError::Same(request.to_owned(), adapter.label()));
+    }
+    Ok(found)
+}
+
+/// The default of `--device`.
+const AUTO: &str = "auto";
+
+/// A device that nothing can be compared with.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AgainstError {
+    #[error("{}", .0.to_string().replacen("--device", "--against", 1))]
+    Device(DeviceError),
+    #[error(
+        "--against {0}: --device auto takes {1} too, and a device agrees with itself; name another one with --device"
+    )]
+    Same(String, String),
 }
 
 /// The families that are asked for, in their order; all if none is named.

@@ -170,7 +170,16 @@ pub fn verify_table(outcomes: &[Outcome]) -> String {
             ]);
         }
     }
-    table.to_string()
+    // Reasons are long: below the table, where they widen no column.
+    let mut text = table.to_string();
+    for (outcome, finding) in outcomes.iter().flat_map(|outcome| outcome.findings.iter().map(move |one| (outcome, one)))
+    {
+        if let Some(reason) = &finding.reason {
+            let lines = [&text, &format!("{}, {} {}: {reason}", outcome.case, finding.quantity, verdict(finding))];
+            text = lines.map(String::as_str).join("\n");
+        }
+    }
+    text
 }
 
 /// The digits of what is expected and measured.
@@ -195,13 +204,12 @@ fn expected(expected: &Expected) -> String {
     }
 }
 
-fn verdict(finding: &Finding) -> String {
-    let verdict = match finding.verdict {
+fn verdict(finding: &Finding) -> &'static str {
+    match finding.verdict {
         Verdict::Pass => "pass",
         Verdict::Fail => "FAIL",
         Verdict::Skipped => "skipped",
-    };
-    finding.reason.as_ref().map_or_else(|| verdict.to_owned(), |reason| format!("{verdict}: {reason}"))
+    }
 }
 
 /// One row a case.

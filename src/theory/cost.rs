@@ -14,20 +14,17 @@ pub struct Outputs {
     pub correlation: f64,
     /// Outputs of an example.
     pub count: usize,
-    /// The mean of answers that are numbers.
-    pub answer_mean: f64,
-    /// Their mean square.
-    pub answer_square: f64,
     /// Examples in the batch.
     pub examples: usize,
 }
 
 /// E|dL/do|^2 over the outputs of a batch, where the outputs o of an example are independent and Gaussian, and independent of the
-/// answers; L is the mean over the examples of their costs. None for a linear probe, which has no outputs.
+/// answers; L is the mean over the examples of their costs. None for a linear probe, which has
+/// no outputs, and for squared errors, which only networks have that are not predicted.
 ///
 /// How much of it is common to all examples is linear in the correlation of their outputs, which is exact for small outputs.
 pub fn output_gradient(loss: Loss, outputs: Outputs) -> Option<Gradient> {
-    let Outputs { variance, correlation, count, answer_mean, answer_square, examples } = outputs;
+    let Outputs { variance, correlation, count, examples } = outputs;
     let (classes, batch) = (count as f64, examples as f64);
     // Of an output: the mean square of its gradient, and the mean and the mean square of what is left of it when the mean over
     // the answers is taken.
@@ -40,14 +37,9 @@ pub fn output_gradient(loss: Loss, outputs: Outputs) -> Option<Gradient> {
         }
         Loss::SigmoidCrossEntropy => sigmoid_moments(variance, classes, |_| 1.0),
         Loss::Quadratic => sigmoid_moments(variance, classes, |o| sigmoid(o) * sigmoid(-o)),
-        // 2 (o - y)
-        Loss::SquaredError => {
-            let mean_square = 4.0 * (variance + answer_mean * answer_mean);
-            [4.0 * (variance + answer_square), -2.0 * answer_mean, mean_square]
-        }
         // Half of a batch has 2 / B, half -2 / B: their mean is 0.
         Loss::Wasserstein => return Some(Gradient { centered: 4.0 / batch, common: 0.0 }),
-        Loss::LinearProbe => return None,
+        Loss::LinearProbe | Loss::SquaredError => return None,
     };
     let pair = mean * mean + correlation * (mean_square - mean * mean);
     let common = classes * (square + (batch - 1.0) * pair) / (batch * batch);
@@ -173,7 +165,7 @@ mod tests {
                     common += (a + b).powi(2) / 8.0;
                 }
             }
-            let outputs = Outputs { variance, correlation, count, answer_mean: 0.0, answer_square: 0.0, examples };
+            let outputs = Outputs { variance, correlation, count, examples };
             let expected = output_gradient(loss, outputs).expect("has outputs");
             let (square, common) = (square / f64::from(draws), common / f64::from(draws));
             assert!((square / expected.square() - 1.0).abs() < 0.02, "{loss:?}: {square}, by theory {expected:?}");
@@ -181,16 +173,10 @@ mod tests {
         }
     }
 
+    /// Eight points with a gradient of 2 / 8 each, half of them with another sign.
     #[test]
-    fn numbers_and_critics_have_closed_forms() {
-        let outputs =
-            Outputs { variance: 2.0, correlation: 0.25, count: 1, answer_mean: 1.5, answer_square: 3.0, examples: 8 };
-        let squared = output_gradient(Loss::SquaredError, outputs).expect("has outputs");
-        assert!((squared.square() - 4.0 * (2.0 + 3.0) / 8.0).abs() < 1e-12);
-        // 4 (E[o o'] + mean y^2) for two different examples, 4 (E[o^2] + E[y^2]) for the same.
-        let common = (4.0 * 5.0 + 7.0 * 4.0 * (0.5 + 2.25)) / 64.0;
-        assert!((squared.common - common).abs() < 1e-12, "{squared:?}, expected {common}");
-        // Eight points with a gradient of 2 / 8 each.
+    fn a_critic_has_a_closed_form() {
+        let outputs = Outputs { variance: 2.0, correlation: 0.25, count: 1, examples: 8 };
         let critic = output_gradient(Loss::Wasserstein, outputs).expect("has outputs");
         assert!((critic.centered - 8.0 / 16.0).abs() < 1e-12 && critic.common == 0.0);
         assert_eq!(output_gradient(Loss::LinearProbe, outputs), None);

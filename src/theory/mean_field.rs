@@ -21,6 +21,8 @@ pub struct Moments {
     /// E[z phi phi'] / E[phi^2]: what is left of the scalar product of activations and gradient a layer before; 1 of homogeneous
     /// functions, for which z phi'(z) = phi(z).
     pub alignment: f64,
+    /// E[phi^2 phi'^2] / (E[phi^2] E[phi'^2]): how much of a gradient along the activations comes back more than of others.
+    pub tie: f64,
     /// E[phi']: of maxout the mean over its pieces of the share that wins, times their number.
     pub derivative_mean: f64,
     /// E[phi'^2]: of maxout the share of a gradient that a unit passes on, which goes whole to the piece that wins.
@@ -38,6 +40,7 @@ pub fn moments(function: ActivationFunction, q: f64) -> Moments {
             square: q,
             kurtosis: 3.0,
             alignment: 1.0,
+            tie: 1.0,
             derivative_mean: 1.0,
             derivative_square: 1.0,
             derivative_kurtosis: 1.0,
@@ -53,6 +56,7 @@ pub fn moments(function: ActivationFunction, q: f64) -> Moments {
                 square: q * derivative_square,
                 kurtosis: 3.0 * derivative_kurtosis,
                 alignment: 1.0,
+                tie: derivative_kurtosis,
                 derivative_mean,
                 derivative_square,
                 derivative_kurtosis,
@@ -65,27 +69,31 @@ pub fn moments(function: ActivationFunction, q: f64) -> Moments {
                 square: square * q,
                 kurtosis: 0.0,
                 alignment: 1.0,
+                tie: 1.0,
                 derivative_mean: 1.0,
                 derivative_square: 1.0,
                 derivative_kurtosis: 1.0,
             }
         }
         _ => {
-            let [mean, square, power, product, derivative_mean, derivative_square, fourth] = gaussian_means(q, |u| {
-                let (value, derivative) = value_and_derivative(function, u);
-                [
-                    value,
-                    value * value,
-                    value.powi(4),
-                    u * value * derivative,
-                    derivative,
-                    derivative * derivative,
-                    derivative.powi(4),
-                ]
-            });
+            let [mean, square, power, product, both, derivative_mean, derivative_square, fourth] =
+                gaussian_means(q, |u| {
+                    let (value, derivative) = value_and_derivative(function, u);
+                    [
+                        value,
+                        value * value,
+                        value.powi(4),
+                        u * value * derivative,
+                        (value * derivative).powi(2),
+                        derivative,
+                        derivative * derivative,
+                        derivative.powi(4),
+                    ]
+                });
             let (kurtosis, alignment) = (power / (square * square), product / square);
+            let tie = both / (square * derivative_square);
             let derivative_kurtosis = fourth / (derivative_square * derivative_square);
-            Moments { mean, square, kurtosis, alignment, derivative_mean, derivative_square, derivative_kurtosis }
+            Moments { mean, square, kurtosis, alignment, tie, derivative_mean, derivative_square, derivative_kurtosis }
         }
     }
 }

@@ -19,20 +19,27 @@ pub const LEAST_NORMALIZED_BATCH: usize = 16;
 /// With batch norm the units of a layer are at least so many times the examples of a batch.
 pub const LEAST_UNITS_AN_EXAMPLE: usize = 2;
 /// The largest part of |delta|^2 that effects may have which are left out, as they are estimated.
-pub const LARGEST_LEFT_OUT: f64 = 0.1;
-/// A gradient along the activations is estimated as a random direction's; that of a cost with classes starts with several times
-/// as much.
-const ALIGNED_BY_RANDOM: f64 = 4.0;
+pub const LARGEST_LEFT_OUT: f64 = 0.25;
+/// The estimate of what the data's correlations make is too small by about this factor.
+const CORRELATIONS_BY_ESTIMATE: f64 = 2.5;
 /// The largest variance over seeds of ln |delta|^2: a factor of e^(sqrt(2) / 2), about 2, in |delta|.
 pub const LARGEST_SPREAD: f64 = 2.0;
+/// The largest one with normalization, whose own variance over seeds is left out.
+pub const LARGEST_NORMALIZED_SPREAD: f64 = 0.7;
+/// The largest variance of outputs whose quadratic cost is predicted: beyond, the gradient is that of the few that are not saturated.
+const LARGEST_QUADRATIC_OUTPUT: f64 = 300.0;
+/// The norms that gradients of f32 have with all their digits.
+const NORMS_OF_F32: std::ops::RangeInclusive<f64> = 1e-35..=1e37;
 /// By how much the variance must exceed what normalization adds to it.
 const LEAST_VARIANCE_BY_EPSILON: f64 = 100.0;
 /// No pre-activation of this variance is finite in f32 throughout.
 const LARGEST_VARIANCE: f64 = 1e70;
+/// Pre-activations of this variance are 0 in f32, or those of inputs that are.
+const LEAST_VARIANCE: f64 = 1e-70;
 /// A relative step in q, for differences.
 const STEP: f64 = 1e-3;
 /// Inputs are sorted by their norm into so many groups.
-const GROUPS: usize = 8;
+const GROUPS: usize = 256;
 
 /// What a prediction must know of the examples of a step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,10 +55,6 @@ pub struct Examples {
     pub anisotropy: f64,
     /// Outputs of the network; none where the loss is taken of the last hidden layer.
     pub outputs: Option<usize>,
-    /// The mean of answers that are numbers.
-    pub answer_mean: f64,
-    /// Their mean square.
-    pub answer_square: f64,
 }
 
 /// Predicted deltas.
@@ -76,21 +79,24 @@ impl Prediction {
 /// Plain networks: Schoenholz et al. 2017, equation 9, with the variances of each layer rather than their fixed point. Residual
 /// networks: Yang and Schoenholz 2017. Batch norm: Yang et al. 2019.
 pub fn predict(config: &RunConfig, examples: &Examples) -> Prediction {
-    if let Some(reason) = obstacle(config, examples) {
-        return Prediction::none(reason);
-    }
-    let network = &config.network;
-    let batch = examples.squares.len();
-    let unit = match unit(network, batch) {
+    let unit = match unit(config) {
         Ok(unit) => unit,
         Err(reason) => return Prediction::none(reason),
     };
+    let network = &config.network;
+    let batch = examples.squares.len();
     let groups = if network.norm == Norm::Batch { 1 } else { GROUPS };
-    if matches!(unit, Unit::Batch(norm) if norm.swallows_common_gradients()) && examples.outputs.is_none() {
-        return Prediction::none("linear layers with batch norm swallow the gradient of a linear probe");
-    }
-    let mut walk =
-        Walk { network, unit, examples, batch, layers: Vec::new(), blocks: Vec::new(), spread: 0.0, problem: None };
+    let mut walk = Walk {
+        network,
+        unit,
+        examples,
+        batch,
+        layers: Vec::new(),
+        blocks: Vec::new(),
+        spread: 0.0,
+        problem: None,
+        first_tie: first_tie(config.training.loss),
+    };
     let mut squares = examples.squares.clone();
     squares.sort_by(f64::total_cmp);
     let mut deltas: Vec<Delta> = Vec::new();
@@ -102,12 +108,18 @@ pub fn predict(config: &RunConfig, examples: &Examples) -> Prediction {
     // Only batch norm asks how much of the gradient is common to all examples; there is one group then.
     let spread = outputs.first().map_or(0.0, |signal| signal.spread) * (batch as f64 - 1.0) / batch as f64;
     let correlation = if variance > 0.0 { (1.0 - spread / variance).clamp(0.0, 1.0) } else { 0.0 };
+    if config.training.loss == Loss::Quadratic && variance > LARGEST_QUADRATIC_OUTPUT {
+        return Prediction::none("quadratic costs of outputs that are nearly all saturated are not predicted");
+    }
     let start = walk.start(config.training.loss, variance, correlation);
     for (group, share) in groups.iter().zip(shares) {
         walk.forward(mean(group));
         for (place, delta) in walk.backward(start * share).into_iter().enumerate() {
             match deltas.get_mut(place) {
-                Some(sum) => sum.square += delta.square,
+                Some(sum) => {
+                    sum.square += delta.square;
+                    sum.left_out = sum.left_out.max(delta.left_out);
+                }
                 None => deltas.push(delta),
             }
         }
@@ -115,16 +127,17 @@ pub fn predict(config: &RunConfig, examples: &Examples) -> Prediction {
     if let Some(reason) = walk.problem {
         return Prediction::none(reason);
     }
-    if walk.spread > LARGEST_SPREAD {
+    let largest = if network.norm == Norm::None { LARGEST_SPREAD } else { LARGEST_NORMALIZED_SPREAD };
+    if walk.spread > largest {
         return Prediction::none(format!(
             "the layers are so many and so narrow that ln |delta|^2 differs from seed to seed by {:.1} (variance; at most \
-             {LARGEST_SPREAD} is predicted)",
+             {largest} is predicted)",
             walk.spread
         ));
     }
     // What is left out adds up on the way back: before a doubtful layer there is no other.
-    let doubtful = deltas.iter().rposition(|delta| delta.doubt.is_some()).map_or(0, |place| place + 1);
-    let doubt = deltas.drain(..doubtful).next_back().and_then(|delta| delta.doubt);
+    let doubtful = deltas.iter().rposition(|delta| delta.doubt().is_some()).map_or(0, |place| place + 1);
+    let doubt = deltas.drain(..doubtful).next_back().and_then(|delta| delta.doubt());
     let reason = doubt.map(|doubt| match deltas.first() {
         Some(first) => format!("layers before {} are not predicted: {}", first.layer, doubt),
         None => format!("no layer is predicted: {doubt}"),
@@ -137,7 +150,15 @@ pub fn predict(config: &RunConfig, examples: &Examples) -> Prediction {
 struct Delta {
     layer: String,
     square: f64,
-    doubt: Option<&'static str>,
+    left_out: LeftOut,
+}
+
+impl Delta {
+    /// What makes the prediction doubtful, if it is.
+    fn doubt(&self) -> Option<&'static str> {
+        let is_held = NORMS_OF_F32.contains(&self.square.sqrt());
+        self.left_out.doubt().or((!is_held).then_some("their deltas leave f32"))
+    }
 }
 
 /// The parts of |delta|^2 that are left out, as they are estimated.
@@ -145,20 +166,31 @@ struct Delta {
 struct LeftOut {
     /// With batch norm, of the data's correlations.
     correlations: f64,
-    /// Of the gradient's component along the activations.
-    alignment: f64,
+    /// Of weights that are the same on the way forth and back, along which activations and gradient meet again.
+    ties: f64,
     /// Of variances that differ from seed to seed.
     fluctuations: f64,
 }
 
 impl LeftOut {
-    /// What makes a prediction doubtful, if it is.
+    /// The larger of each part.
+    fn max(self, other: Self) -> Self {
+        Self {
+            correlations: self.correlations.max(other.correlations),
+            ties: self.ties.max(other.ties),
+            fluctuations: self.fluctuations.max(other.fluctuations),
+        }
+    }
+
     fn doubt(self) -> Option<&'static str> {
         let parts = [
-            (self.correlations, "with batch norm, the correlations of their examples are still those of the data"),
             (
-                self.alignment,
-                "activations grow faster than the gradient falls, which in layers of this width turns towards them",
+                CORRELATIONS_BY_ESTIMATE * self.correlations,
+                "with batch norm, the correlations of their examples are still those of the data",
+            ),
+            (
+                self.ties,
+                "in layers of this width the gradient turns towards the activations, through weights that both have met",
             ),
             (
                 self.fluctuations,
@@ -167,12 +199,28 @@ impl LeftOut {
         ];
         let sum: f64 = parts.iter().map(|(part, _)| part).sum();
         let largest = parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
-        largest.filter(|_| sum > LARGEST_LEFT_OUT).map(|(_, reason)| reason)
+        // What is no number is no small part.
+        let is_small = sum <= LARGEST_LEFT_OUT;
+        largest.filter(|_| !is_small).map(|(_, reason)| reason)
     }
 }
 
-/// Why a network is not predicted, from its config alone.
-fn obstacle(config: &RunConfig, examples: &Examples) -> Option<String> {
+/// The square of the cosine of gradient and activations behind the last layer, by that of a random direction: the gradient of a cost
+/// with classes is partly along the outputs, and they are along the activations.
+fn first_tie(loss: Loss) -> f64 {
+    match loss {
+        Loss::SoftmaxCrossEntropy => 2.0,
+        Loss::SigmoidCrossEntropy | Loss::Quadratic => 3.0,
+        Loss::SquaredError | Loss::Wasserstein | Loss::LinearProbe => 1.0,
+    }
+}
+
+/// Why a network is not predicted, as far as its config tells.
+pub fn obstacle(config: &RunConfig) -> Option<String> {
+    unit(config).err()
+}
+
+fn family_obstacle(config: &RunConfig) -> Option<String> {
     let (network, training) = (&config.network, &config.training);
     let not = |what: &str| Some(format!("{what} are not predicted"));
     match network.kind {
@@ -195,7 +243,7 @@ fn obstacle(config: &RunConfig, examples: &Examples) -> Option<String> {
     if bias_variance(network, 1).is_none() {
         return not("biases that are not drawn");
     }
-    if examples.features < LEAST_WIDTH && !weights_are_gaussian(network) {
+    if config.data.features() < LEAST_WIDTH && !weights_are_gaussian(network) {
         return Some(format!(
             "sums of fewer than {LEAST_WIDTH} inputs are not Gaussian unless the weights are, and are not predicted"
         ));
@@ -213,7 +261,11 @@ fn obstacle(config: &RunConfig, examples: &Examples) -> Option<String> {
 }
 
 /// What a layer makes of its pre-activations, if that is predicted.
-fn unit(network: &NetworkConfig, batch: usize) -> Result<Unit, String> {
+fn unit(config: &RunConfig) -> Result<Unit, String> {
+    if let Some(reason) = family_obstacle(config) {
+        return Err(reason);
+    }
+    let (network, batch) = (&config.network, config.batch_size());
     let function = network.function();
     if network.norm == Norm::None {
         return Ok(Unit::Free(function));
@@ -237,7 +289,13 @@ fn unit(network: &NetworkConfig, batch: usize) -> Result<Unit, String> {
             "batch norm is predicted for layers of at least {LEAST_UNITS_AN_EXAMPLE} units an example of the batch"
         ));
     }
-    BatchNorm::new(function, batch).map(Unit::Batch).ok_or(too_small)
+    let norm = BatchNorm::new(function, batch).ok_or(too_small)?;
+    if config.training.loss == Loss::LinearProbe && norm.swallows_common_gradients() {
+        return Err(
+            "linear layers with batch norm, which swallow the gradient of a linear probe, are not predicted".to_owned()
+        );
+    }
+    Ok(Unit::Batch(norm))
 }
 
 /// What is known of the numbers that go from layer to layer.
@@ -326,6 +384,8 @@ struct Walk<'a> {
     /// The variance over seeds of ln |delta|^2 of the first layer.
     spread: f64,
     problem: Option<String>,
+    /// As [`first_tie`].
+    first_tie: f64,
 }
 
 impl Walk<'_> {
@@ -344,8 +404,8 @@ impl Walk<'_> {
 
     /// What a layer makes of its pre-activations, which are kept for the way back.
     fn activate(&mut self, z: Signal) -> Signal {
-        if z.square > LARGEST_VARIANCE {
-            self.problem = Some("the pre-activations leave f32".to_owned());
+        if !(LEAST_VARIANCE..=LARGEST_VARIANCE).contains(&z.square) {
+            self.problem = Some("pre-activations leave f32, or are 0".to_owned());
         }
         let epsilon = self.network.norm_epsilon();
         if self.unit.normalized_variance(z).is_some_and(|variance| variance < LEAST_VARIANCE_BY_EPSILON * epsilon) {
@@ -423,9 +483,8 @@ impl Walk<'_> {
     /// The gradient with respect to what the last hidden layer hands on; the outputs have this variance.
     fn start(&self, loss: Loss, variance: f64, correlation: f64) -> Gradient {
         let last = self.network.last_width();
-        let Examples { outputs, answer_mean, answer_square, .. } = *self.examples;
-        let count = outputs.unwrap_or(0);
-        let outputs = Outputs { variance, correlation, count, answer_mean, answer_square, examples: self.batch };
+        let count = self.examples.outputs.unwrap_or(0);
+        let outputs = Outputs { variance, correlation, count, examples: self.batch };
         match output_gradient(loss, outputs) {
             Some(gradient) => gradient * (self.weights(last, count) * last as f64),
             // The direction of a linear probe has the squared norm of the width, and is the same for all examples.
@@ -447,11 +506,12 @@ impl Walk<'_> {
         let widths = self.network.layer_widths();
         let mut gradient = start;
         let mut deltas = Vec::with_capacity(widths.len());
-        self.spread = 0.0;
+        let mut spread = 0.0;
         let mut correlations = 0.0;
         let fluctuations = self.fluctuations(&widths);
-        // The square of the scalar product of activations and gradient, which starts with the part of a random direction.
+        // The square of the scalar product of activations and gradient.
         let mut product = None;
+        let mut ties = 0.0;
         for (index, units) in widths.iter().enumerate().rev() {
             let z = self.layers[index];
             let delta = self.unit.backward(gradient, z);
@@ -459,20 +519,22 @@ impl Walk<'_> {
             let inputs = index.checked_sub(1).map_or(self.examples.features, |below| widths[below]);
             let mut left_out = LeftOut { correlations, ..LeftOut::default() };
             if let Unit::Free(function) = self.unit {
-                let Moments { square, alignment, .. } = moments(function, z.square);
+                let Moments { square, alignment, tie, .. } = moments(function, z.square);
                 let of_both = square * *units as f64 * gradient.square();
-                let along = *product.get_or_insert(ALIGNED_BY_RANDOM * of_both / *units as f64);
+                let along = *product.get_or_insert(self.first_tie * of_both / *units as f64);
+                // A random direction has one part of n; what goes beyond comes back with this weight.
+                ties += (along / of_both - 1.0 / *units as f64).max(0.0) * tie;
                 // Biases have no part in the product with what the layer was given.
                 let of_weights = (z.square - self.biases(inputs)) / z.square;
                 product = Some(along * (alignment * of_weights).powi(2));
-                left_out.alignment = along / of_both;
+                left_out.ties = ties;
                 left_out.fluctuations = fluctuations.get(index).copied().unwrap_or(0.0);
             }
-            let doubt = left_out.doubt();
-            deltas.push(Delta { layer: format!("hidden.{index}"), square: delta.square(), doubt });
-            self.spread += self.unit.spread(self.network.function(), z) / *units as f64;
+            deltas.push(Delta { layer: format!("hidden.{index}"), square: delta.square(), left_out });
+            spread += self.unit.spread(self.network.function(), z) / *units as f64;
             gradient = delta * (self.weights(inputs, *units) * inputs as f64);
         }
+        self.spread = self.spread.max(spread);
         deltas
     }
 
@@ -531,8 +593,7 @@ impl Walk<'_> {
             gradient = self.unit.backward(gradient, end);
         }
         let mut deltas = Vec::new();
-        self.spread = 0.0;
-        let mut correlations = 0.0;
+        let (mut whole_spread, mut correlations, mut ties) = (0.0, 0.0, 0.0);
         let of_last = self.blocks.last().map_or(0.0, |x| x.square) * gradient.square();
         for block in (0..self.block_count()).rev() {
             let mut branch = gradient * (scale * scale);
@@ -540,8 +601,7 @@ impl Walk<'_> {
             // Of the squares of x and of the gradient the product falls towards the input, and that of x and the gradient itself
             // does not, where x and the branch are homogeneous: x . g is the same before and behind a block.
             let of_block = self.blocks[block].square * gradient.square() * width as f64;
-            let alignment = ALIGNED_BY_RANDOM * of_last / of_block;
-            let doubt = |correlations: f64| LeftOut { correlations, alignment, fluctuations: 0.0 }.doubt();
+            let beyond = (self.first_tie * of_last / of_block - 1.0 / width as f64).max(0.0);
             for index in (block * block_layers..(block + 1) * block_layers).rev() {
                 let z = layers[index];
                 spread += self.unit.spread(self.network.function(), z) / width as f64;
@@ -554,18 +614,20 @@ impl Walk<'_> {
                     delta = self.unit.backward(branch, z);
                     branch = delta * gain;
                 }
-                let doubt = doubt(correlations + of_branch);
-                deltas.push(Delta { layer: format!("hidden.{index}"), square: delta.square(), doubt });
+                let left_out = LeftOut { correlations: correlations + of_branch, ties, fluctuations: 0.0 };
+                deltas.push(Delta { layer: format!("hidden.{index}"), square: delta.square(), left_out });
             }
             // The part of the gradient that went through the branch has its spread.
             let share = branch.square() / (gradient.square() + branch.square());
-            self.spread += share * share * spread;
+            whole_spread += share * share * spread;
             correlations += share * of_branch;
+            ties += share * beyond * self.tie(layers[block * block_layers]);
             gradient = gradient + branch;
         }
+        self.spread = self.spread.max(whole_spread);
         if self.network.has_stem() {
-            let doubt = deltas.last().and_then(|delta| delta.doubt);
-            deltas.push(Delta { layer: "stem".to_owned(), square: gradient.square(), doubt });
+            let left_out = LeftOut { correlations, ties, fluctuations: 0.0 };
+            deltas.push(Delta { layer: "stem".to_owned(), square: gradient.square(), left_out });
         }
         deltas
     }
@@ -577,6 +639,12 @@ impl Walk<'_> {
             Unit::Batch(_) => z.of_the_data.powi(2) * self.examples.anisotropy / (self.batch as f64 - 1.0),
             _ => 0.0,
         }
+    }
+
+    /// How much more of a gradient along the activations comes back through a branch.
+    fn tie(&self, z: Signal) -> f64 {
+        let q = if matches!(self.unit, Unit::Free(_)) { z.square } else { 1.0 };
+        moments(self.network.function(), q).tie
     }
 
     fn block_count(&self) -> usize {
@@ -604,7 +672,7 @@ fn mean(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
     use crate::config::{
-        BiasInit, DataConfig, DataSet, PretrainingConfig, ProbeConfig, ThroughputConfig, TrainingConfig,
+        BatchSize, BiasInit, DataConfig, DataSet, PretrainingConfig, ProbeConfig, ThroughputConfig, TrainingConfig,
         TrainingLength, WeightInit,
     };
 
@@ -700,6 +768,7 @@ mod tests {
     fn batch_norm_multiplies_by_its_rate_and_the_layers_of_the_data_are_left_out() {
         let mut normalized = config(12, 256);
         normalized.network.norm = Norm::Batch;
+        normalized.training.batch_size = Some(BatchSize::Examples(64));
         let rate = BatchNorm::new(normalized.network.function(), 64).expect("known").gradient_factor().sqrt();
         let deltas = predicted(&normalized, &examples(64));
         for pair in deltas.windows(2).take(10).skip(1) {
@@ -733,17 +802,39 @@ mod tests {
         );
         assert_reason(&network(&|network| network.bias_init = BiasInit::Constant), &batch, "biases");
         assert_reason(&network(&|network| network.weight_scale = Some(1e20)), &batch, "leave f32");
+        let on_points = |weight_init: WeightInit| {
+            with(&|config: &mut RunConfig| {
+                (config.data.set, config.data.features) = (DataSet::Gaussian, Some(2));
+                config.network.weight_init = weight_init;
+            })
+        };
         let few_features = Examples { features: 2, ..batch.clone() };
-        assert_reason(&network(&|network| network.weight_init = WeightInit::Burn), &few_features, "not Gaussian");
-        assert_eq!(predict(&plain, &few_features).reason, None);
+        assert_reason(&on_points(WeightInit::Burn), &few_features, "not Gaussian");
+        assert_eq!(predict(&on_points(WeightInit::He), &few_features).reason, None);
         let normalized = |norm, change: &dyn Fn(&mut NetworkConfig)| {
             network(&|network: &mut NetworkConfig| {
                 network.norm = norm;
                 change(network);
             })
         };
-        assert_reason(&normalized(Norm::Batch, &|_| {}), &examples(15), "at least 16 examples");
-        assert_reason(&normalized(Norm::Batch, &|_| {}), &examples(65), "2 units an example");
+        let of_batch = |count: usize| {
+            let mut config = normalized(Norm::Batch, &|_| {});
+            config.training.batch_size = Some(BatchSize::Examples(count));
+            config
+        };
+        assert_reason(&of_batch(15), &examples(15), "at least 16 examples");
+        assert_reason(&of_batch(65), &examples(65), "2 units an example");
+        assert_reason(&normalized(Norm::Layer, &|network| network.depth = 20), &batch, "so many and so narrow");
+        let saturated = with(&|config: &mut RunConfig| {
+            config.training.loss = Loss::Quadratic;
+            config.network.weight_scale = Some(4.0);
+        });
+        assert_reason(&saturated, &Examples { outputs: Some(10), ..batch.clone() }, "saturated");
+        let nothing = Examples { squares: vec![0.0; 4], ..batch.clone() };
+        assert_reason(&plain, &nothing, "or are 0");
+        let vanishing = network(&|network| network.weight_scale = Some(1e-9));
+        let reason = predict(&vanishing, &batch).reason.expect("a reason");
+        assert!(reason.contains("leave f32"), "{reason}");
         let after = normalized(Norm::Layer, &|network| network.norm_place = Some(NormPlace::AfterActivation));
         assert_reason(&after, &batch, "after the activation function");
         assert_reason(&normalized(Norm::Layer, &|network| network.activation = Activation::Maxout), &batch, "maxout");
@@ -788,6 +879,6 @@ mod tests {
         let prediction = predict(&residual, &examples(32));
         let layers = prediction.deltas.len();
         assert!(layers > 0 && layers < 8, "{layers}");
-        assert!(prediction.reason.is_some_and(|reason| reason.contains("grow faster")));
+        assert!(prediction.reason.is_some_and(|reason| reason.contains("turns towards")));
     }
 }

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::Workload;
-use crate::config::{Loss, NetworkKind, Norm};
+use crate::config::{Loss, Norm};
 use crate::kernel::Reading;
 use crate::probe::{ReadError, Schedule, fetch};
 use crate::schema::ActivationRow;
@@ -17,36 +17,29 @@ pub(super) fn predict(workload: &Workload) -> Result<Prediction, ReadError> {
         let reason = Some("the layers are not measured at step 0".to_owned());
         return Ok(Prediction { deltas: Vec::new(), reason });
     }
-    // Of other families nothing is predicted, and nothing needs to be read.
-    let examples = match config.network.kind {
-        NetworkKind::Plain | NetworkKind::Residual => examples(workload)?,
-        _ => Examples::default(),
-    };
-    Ok(prediction::predict(config, &examples))
+    // Where nothing is predicted nothing needs to be read.
+    if let Some(reason) = prediction::obstacle(config) {
+        return Ok(Prediction { deltas: Vec::new(), reason: Some(reason) });
+    }
+    Ok(prediction::predict(config, &examples(workload)?))
 }
 
 /// What a prediction must know of the first batch.
 fn examples(workload: &Workload) -> Result<Examples, ReadError> {
     let config = workload.config();
     let batch = workload.batches().next_batch();
-    let (inputs, targets) = (batch.inputs.inner(), batch.targets.inner());
-    let ([_, features], [_, columns]) = (inputs.dims(), targets.dims());
+    let inputs = batch.inputs.inner();
+    let ([_, features], [_, columns]) = (inputs.dims(), batch.targets.dims());
     let has_batch_norm = config.network.norm == Norm::Batch;
-    let has_numbers = config.training.loss == Loss::SquaredError;
     let mut readings = vec![Reading::Device(row_sums(inputs.clone().square()))];
     if has_batch_norm {
         let (square, anisotropy) = about_their_mean(inputs);
         readings.extend([Reading::Device(square), Reading::Device(anisotropy)]);
     }
-    if has_numbers {
-        // One number an example.
-        readings.push(Reading::Device(row_sums(targets)));
-    }
     let mut read = fetch(readings)?.into_iter();
     let squares = read.next().unwrap_or_default();
     let mut next = |is_read: bool| if is_read { read.next().unwrap_or_default() } else { Vec::new() };
     let (centered_square, product_square) = (next(has_batch_norm), next(has_batch_norm));
-    let answers = next(has_numbers);
     let count = squares.len() as f64;
     let centered_square = centered_square.first().copied().unwrap_or(0.0);
     let product_square = product_square.first().copied().unwrap_or(0.0);
@@ -62,8 +55,6 @@ fn examples(workload: &Workload) -> Result<Examples, ReadError> {
             Loss::Wasserstein => Some(1),
             _ => Some(columns),
         },
-        answer_mean: answers.iter().sum::<f64>() / count,
-        answer_square: answers.iter().map(|answer| answer * answer).sum::<f64>() / count,
     })
 }
 

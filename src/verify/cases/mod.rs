@@ -5,6 +5,7 @@ mod autoencoder;
 mod batch_norm;
 mod chain;
 mod clipping;
+mod critic;
 mod initial_weights;
 mod learning_speeds;
 mod mean_field;
@@ -52,6 +53,7 @@ pub const CASES: &[Case] = &[
     clipping::CASE,
     clipping::DESCENT,
     regularization::CASE,
+    critic::CASE,
     memory::BASELINES,
     learning_speeds::CASE,
     remedies::CASE,
