@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("probe", &["config", "kernel", "network", "schema"]),
     ("train", &["config", "data", "kernel", "network", "plan", "probe", "schema", "seed", "theory"]),
     ("analysis", &["schema", "seed"]),
-    ("verify", &["analysis", "config", "data", "device", "plan", "schema", "train"]),
+    ("verify", &["analysis", "config", "data", "device", "plan", "schema", "theory", "train"]),
     ("record", &["analysis", "config", "device", "schema"]),
     ("report", &["analysis", "config", "device", "plan", "record", "schema", "theory", "verify"]),
     ("cli", &["analysis", "config", "data", "device", "plan", "record", "report", "schema", "train", "verify"]),

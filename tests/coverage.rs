@@ -183,6 +183,7 @@ fn the_manifest_of_a_healthy_run_has_empty_lists_and_nothing_is_remarked() {
         "factors",
         "finished_at",
         "gradient_coverage",
+        "no_prediction",
         "question",
         "rows",
         "run_id",

@@ -47,7 +47,6 @@ macro_rules! reproduced {
 
 reproduced! {
     theory
-    predicted_deltas
     initial_weights
     activation_functions
     selu_fixed_point
@@ -63,6 +62,7 @@ reproduced! {
     batch_norm_gradients
     residual_relu
     residual_tanh
+    predicted_deltas
     rnn_through_time
     lstm_through_time
     gru_through_time
