@@ -108,10 +108,13 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "lstm", config: SEQUENCES, steps: STEPS, networks: &[("own", "network.cell = \"lstm\"")] },
     Family { name: "gru", config: SEQUENCES, steps: STEPS, networks: &[("own", "network.cell = \"gru\"")] },
     Family {
-        name: "stock_lstm",
+        name: "stock",
         config: SEQUENCES,
         steps: STEPS,
-        networks: &[("Burn's", "network.cell = \"lstm\"\nnetwork.implementation = \"stock\"")],
+        networks: &[
+            ("Burn's LSTM", "network.cell = \"lstm\"\nnetwork.implementation = \"stock\""),
+            ("Burn's GRU", "network.cell = \"gru\"\nnetwork.implementation = \"stock\""),
+        ],
     },
 ];
 

@@ -13,7 +13,7 @@ pub(super) const CASE: Case = Case {
 
 /// Function, bias and penalty. With n = 20000 units of the weights c = .001 from both inputs and to the output, the gradient of the output with
 /// respect to each input is n c^2 phi'(b), as the inputs move z by a thousandth only.
-const PENALTIES: [(&str, f64, f64); 9] = [
+const PENALTIES: [(&str, f64, f64); 10] = [
     ("sigmoid", 0.5, 0.986_750_4),
     ("tanh", 0.5, 0.956_006_6),
     ("relu", 0.5, 0.944_231_5),
@@ -23,6 +23,8 @@ const PENALTIES: [(&str, f64, f64); 9] = [
     ("selu", -0.5, 0.940_588_3),
     ("elu", -0.5, 0.965_983_7),
     ("prelu", -0.5, 0.985_907_9),
+    // With a slope of .5.
+    ("leaky_relu", -0.5, 0.971_915_7),
 ];
 
 fn penalties(laboratory: &Laboratory<'_>) -> Findings {
@@ -30,7 +32,12 @@ fn penalties(laboratory: &Laboratory<'_>) -> Findings {
     let levels: String = PENALTIES
         .iter()
         .map(|(function, bias, _)| {
-            let keys = [("network.activation", &*quoted(function)), ("network.bias_value", &*format!("{bias:?}"))];
+            let (activation, bias_value) = (quoted(function), format!("{bias:?}"));
+            let mut keys =
+                vec![("network.activation", activation.as_str()), ("network.bias_value", bias_value.as_str())];
+            if *function == "leaky_relu" {
+                keys.push(("network.slope", "0.5"));
+            }
             level(&name(function, *bias), &keys)
         })
         .collect();
