@@ -6,6 +6,7 @@ use std::slice;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+use super::gradient::follow_path;
 use super::{Path, gradient};
 use crate::kernel::{GradientSummary, Reading};
 use crate::schema::GradientCoverage;
@@ -69,13 +70,7 @@ struct Visitor<'a> {
 }
 
 impl ModuleVisitor for Visitor<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
+    follow_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if self.found.next_if(|gradient| gradient.id == param.id).is_none() {

@@ -6,6 +6,21 @@ use burn::tensor::Tensor;
 
 use crate::kernel::{self, Reading};
 
+/// Implements the ways into and out of a module for whoever has a `path`.
+macro_rules! follow_path {
+    () => {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _name: &str, container: &str) {
+            self.path.exit(container);
+        }
+    };
+}
+
+pub(crate) use follow_path;
+
 /// The gradient of one parameter, not yet read.
 #[derive(Debug)]
 pub struct Measurement {
@@ -36,13 +51,7 @@ struct Visitor<'a> {
 }
 
 impl ModuleVisitor for Visitor<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
+    follow_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {

@@ -17,5 +17,6 @@ pub mod update;
 
 pub use buffer::{Judgement, LossMeasurement, PendingStep, Probe, ReadError, Rows, fetch};
 pub use gradient::Path;
+pub(crate) use gradient::follow_path;
 pub use schedule::Schedule;
 pub use tensors::NamedTensor;

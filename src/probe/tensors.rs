@@ -5,6 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::Path;
+use super::gradient::follow_path;
 use crate::network::{BatchStatistics, Network, RunningStatistics};
 
 /// A tensor with its name: a handle to the device's tensor, no copy.
@@ -59,13 +60,7 @@ struct ParameterVisitor {
 }
 
 impl ModuleVisitor for ParameterVisitor {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
+    follow_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
@@ -81,13 +76,7 @@ struct GradientVisitor<'a> {
 }
 
 impl ModuleVisitor for GradientVisitor<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
+    follow_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {

@@ -86,23 +86,14 @@ pub fn predict(config: &RunConfig, examples: &Examples) -> Prediction {
     let network = &config.network;
     let batch = examples.squares.len();
     let groups = if network.norm == Norm::Batch { 1 } else { GROUPS };
-    let mut walk = Walk {
-        network,
-        unit,
-        examples,
-        batch,
-        layers: Vec::new(),
-        blocks: Vec::new(),
-        spread: 0.0,
-        problem: None,
-        first_tie: first_tie(config.training.loss),
-    };
+    let mut walk =
+        Walk { network, unit, examples, batch, spread: 0.0, problem: None, first_tie: first_tie(config.training.loss) };
     let mut squares = examples.squares.clone();
     squares.sort_by(f64::total_cmp);
     let mut deltas: Vec<Delta> = Vec::new();
     let groups: Vec<&[f64]> = squares.chunks(squares.len().div_ceil(groups).max(1)).collect();
     // The gradient of the cost changes little from group to group and takes the longest: it is taken at the mean.
-    let outputs: Vec<Signal> = groups.iter().map(|group| walk.forward(mean(group))).collect();
+    let (ways, outputs): (Vec<Way>, Vec<Signal>) = groups.iter().map(|group| walk.forward(mean(group))).unzip();
     let shares = groups.iter().map(|group| group.len() as f64 / batch as f64);
     let variance: f64 = shares.clone().zip(&outputs).map(|(share, signal)| share * signal.square).sum();
     // Only batch norm asks how much of the gradient is common to all examples; there is one group then.
@@ -112,9 +103,8 @@ pub fn predict(config: &RunConfig, examples: &Examples) -> Prediction {
         return Prediction::none("quadratic costs of outputs that are nearly all saturated are not predicted");
     }
     let start = walk.start(config.training.loss, variance, correlation);
-    for (group, share) in groups.iter().zip(shares) {
-        walk.forward(mean(group));
-        for (place, delta) in walk.backward(start * share).into_iter().enumerate() {
+    for (way, share) in ways.iter().zip(shares) {
+        for (place, delta) in walk.backward(way, start * share).into_iter().enumerate() {
             match deltas.get_mut(place) {
                 Some(sum) => {
                     sum.square += delta.square;
@@ -268,7 +258,7 @@ fn unit(config: &RunConfig) -> Result<Unit, String> {
     let (network, batch) = (&config.network, config.batch_size());
     let function = network.function();
     if network.norm == Norm::None {
-        return Ok(Unit::Free(function));
+        return Ok(Unit::Free);
     }
     if network.norm_place() == NormPlace::AfterActivation {
         return Err("layers with normalization after the activation function are not predicted".to_owned());
@@ -277,7 +267,7 @@ fn unit(config: &RunConfig) -> Result<Unit, String> {
         return Err("maxout with normalization is not predicted".to_owned());
     }
     if network.norm == Norm::Layer {
-        return Ok(Unit::Layer(function));
+        return Ok(Unit::Layer);
     }
     let too_small = format!("batch norm is predicted for batches of at least {LEAST_NORMALIZED_BATCH} examples");
     let width = network.layer_widths().into_iter().min().unwrap_or(0);
@@ -322,16 +312,21 @@ impl Signal {
 /// Normalization and activation function of a layer.
 #[derive(Clone, Copy, Debug)]
 enum Unit {
-    Free(ActivationFunction),
-    Layer(ActivationFunction),
+    Free,
+    Layer,
     Batch(BatchNorm),
 }
 
 impl Unit {
-    fn forward(self, z: Signal) -> Signal {
+    /// The moments of the activation function, whose input has the variance 1 behind normalization.
+    fn moments(self, function: ActivationFunction, z: Signal) -> Moments {
+        moments(function, if matches!(self, Self::Free) { z.square } else { 1.0 })
+    }
+
+    fn forward(self, Passed { z, moments: Moments { mean, square, .. } }: Passed) -> Signal {
         match self {
-            Self::Free(function) => of_moments(moments(function, z.square)),
-            Self::Layer(function) => of_moments(moments(function, 1.0)),
+            // Without batch norm nobody asks for the others.
+            Self::Free | Self::Layer => Signal { square, spread: 0.0, mean, of_the_data: 0.0 },
             Self::Batch(norm) => Signal {
                 square: norm.square,
                 spread: norm.centered_square,
@@ -341,46 +336,54 @@ impl Unit {
         }
     }
 
-    fn backward(self, gradient: Gradient, z: Signal) -> Gradient {
+    fn backward(self, gradient: Gradient, Passed { z, moments }: Passed) -> Gradient {
         match self {
-            Self::Free(function) => gradient * moments(function, z.square).derivative_square,
-            Self::Layer(function) => gradient * (moments(function, 1.0).derivative_square / z.square),
+            Self::Free => gradient * moments.derivative_square,
+            Self::Layer => gradient * (moments.derivative_square / z.square),
             Self::Batch(norm) => norm.backward(gradient, z.spread),
         }
-    }
-
-    /// The variance over seeds that a layer of one unit adds to ln |delta|^2: the mean square over units of the products of a
-    /// Gaussian number and the slope spreads by 3 E[phi'^4] / E[phi'^2]^2 - 1 (for ReLU 5: Hanin and Nica 2019, theorem 1).
-    fn spread(self, function: ActivationFunction, z: Signal) -> f64 {
-        let q = if matches!(self, Self::Free(_)) { z.square } else { 1.0 };
-        3.0 * moments(function, q).derivative_kurtosis - 1.0
     }
 
     /// The variance that normalization divides by.
     fn normalized_variance(self, z: Signal) -> Option<f64> {
         match self {
-            Self::Free(_) => None,
-            Self::Layer(_) => Some(z.square),
+            Self::Free => None,
+            Self::Layer => Some(z.square),
             Self::Batch(_) => Some(z.spread),
         }
     }
 }
 
-fn of_moments(Moments { mean, square, .. }: Moments) -> Signal {
-    // Without batch norm nobody asks for the others.
-    Signal { square, spread: 0.0, mean, of_the_data: 0.0 }
+/// What a layer normalizes and activates.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    z: Signal,
+    moments: Moments,
 }
 
-/// A way to the outputs and back.
+impl Passed {
+    /// The variance over seeds that a layer of one unit adds to ln |delta|^2: the mean square over units of the products of a
+    /// Gaussian number and the slope spreads by 3 E[phi'^4] / E[phi'^2]^2 - 1 (for ReLU 5: Hanin and Nica 2019, theorem 1).
+    fn spread(&self) -> f64 {
+        3.0 * self.moments.derivative_kurtosis - 1.0
+    }
+}
+
+/// What inputs leave on their way to the outputs.
+#[derive(Default)]
+struct Way {
+    /// Of each layer, in the order of the pass; of residual networks the end among them.
+    layers: Vec<Passed>,
+    /// What each block of a residual network begins with, and what the last one hands on.
+    blocks: Vec<Signal>,
+}
+
+/// Goes to the outputs and back.
 struct Walk<'a> {
     network: &'a NetworkConfig,
     unit: Unit,
     examples: &'a Examples,
     batch: usize,
-    /// What each layer normalizes and activates, in the order of the pass; of residual networks the end among them.
-    layers: Vec<Signal>,
-    /// What each block of a residual network begins with, and what the last one hands on.
-    blocks: Vec<Signal>,
     /// The variance over seeds of ln |delta|^2 of the first layer.
     spread: f64,
     problem: Option<String>,
@@ -403,7 +406,7 @@ impl Walk<'_> {
     }
 
     /// What a layer makes of its pre-activations, which are kept for the way back.
-    fn activate(&mut self, z: Signal) -> Signal {
+    fn activate(&mut self, z: Signal, way: &mut Way) -> Signal {
         if !(LEAST_VARIANCE..=LARGEST_VARIANCE).contains(&z.square) {
             self.problem = Some("pre-activations leave f32, or are 0".to_owned());
         }
@@ -413,14 +416,14 @@ impl Walk<'_> {
                 "pre-activations whose variance is not far above `network.norm_epsilon` are not predicted".to_owned(),
             );
         }
-        self.layers.push(z);
-        self.unit.forward(z)
+        let passed = Passed { z, moments: self.unit.moments(self.network.function(), z) };
+        way.layers.push(passed);
+        self.unit.forward(passed)
     }
 
     /// From inputs of this squared norm to the outputs, or to what the last hidden layer hands on.
-    fn forward(&mut self, input_square: f64) -> Signal {
-        self.layers.clear();
-        self.blocks.clear();
+    fn forward(&mut self, input_square: f64) -> (Way, Signal) {
+        let mut way = Way::default();
         let features = self.examples.features as f64;
         let freedom = (self.batch as f64 - 1.0).max(1.0);
         let inputs = Signal {
@@ -430,25 +433,26 @@ impl Walk<'_> {
             of_the_data: 1.0,
         };
         let last = match self.network.kind {
-            NetworkKind::Residual => self.forward_blocks(inputs),
-            _ => self.forward_layers(inputs),
+            NetworkKind::Residual => self.forward_blocks(inputs, &mut way),
+            _ => self.forward_layers(inputs, &mut way),
         };
-        match self.examples.outputs {
+        let outputs = match self.examples.outputs {
             Some(outputs) => self.affine(last, self.network.last_width(), outputs),
             None => last,
-        }
+        };
+        (way, outputs)
     }
 
-    fn forward_layers(&mut self, inputs: Signal) -> Signal {
+    fn forward_layers(&mut self, inputs: Signal, way: &mut Way) -> Signal {
         let mut count = self.examples.features;
         self.network.layer_widths().into_iter().fold(inputs, |x, units| {
             let z = self.affine(x, count, units);
             count = units;
-            self.activate(z)
+            self.activate(z, way)
         })
     }
 
-    fn forward_blocks(&mut self, inputs: Signal) -> Signal {
+    fn forward_blocks(&mut self, inputs: Signal, way: &mut Way) -> Signal {
         let width = self.network.width();
         let mut x = inputs;
         if self.network.has_stem() {
@@ -459,14 +463,14 @@ impl Walk<'_> {
             let mut branch = x;
             for _ in 0..self.network.block_layers() {
                 branch = if self.is_pre_activation() {
-                    let a = self.activate(branch);
+                    let a = self.activate(branch, way);
                     self.affine(a, width, width)
                 } else {
                     let z = self.affine(branch, width, width);
-                    self.activate(z)
+                    self.activate(z, way)
                 };
             }
-            self.blocks.push(x);
+            way.blocks.push(x);
             let spread = x.spread + scale * scale * branch.spread;
             let of_the_data = x.spread * x.of_the_data + scale * scale * branch.spread * branch.of_the_data;
             x = Signal {
@@ -476,8 +480,8 @@ impl Walk<'_> {
                 of_the_data: if spread > 0.0 { of_the_data / spread } else { 0.0 },
             };
         }
-        self.blocks.push(x);
-        if self.has_end() { self.activate(x) } else { x }
+        way.blocks.push(x);
+        if self.has_end() { self.activate(x, way) } else { x }
     }
 
     /// The gradient with respect to what the last hidden layer hands on; the outputs have this variance.
@@ -493,33 +497,33 @@ impl Walk<'_> {
     }
 
     /// The square of the delta of each layer, the one nearest to the input first.
-    fn backward(&mut self, start: Gradient) -> Vec<Delta> {
+    fn backward(&mut self, way: &Way, start: Gradient) -> Vec<Delta> {
         let mut deltas = match self.network.kind {
-            NetworkKind::Residual => self.backward_blocks(start),
-            _ => self.backward_layers(start),
+            NetworkKind::Residual => self.backward_blocks(way, start),
+            _ => self.backward_layers(way, start),
         };
         deltas.reverse();
         deltas
     }
 
-    fn backward_layers(&mut self, start: Gradient) -> Vec<Delta> {
+    fn backward_layers(&mut self, way: &Way, start: Gradient) -> Vec<Delta> {
         let widths = self.network.layer_widths();
         let mut gradient = start;
         let mut deltas = Vec::with_capacity(widths.len());
         let mut spread = 0.0;
         let mut correlations = 0.0;
-        let fluctuations = self.fluctuations(&widths);
+        let fluctuations = self.fluctuations(&way.layers, &widths);
         // The square of the scalar product of activations and gradient.
         let mut product = None;
         let mut ties = 0.0;
         for (index, units) in widths.iter().enumerate().rev() {
-            let z = self.layers[index];
-            let delta = self.unit.backward(gradient, z);
+            let passed = way.layers[index];
+            let Passed { z, moments: Moments { square, alignment, tie, .. } } = passed;
+            let delta = self.unit.backward(gradient, passed);
             correlations += self.correlations(z);
             let inputs = index.checked_sub(1).map_or(self.examples.features, |below| widths[below]);
             let mut left_out = LeftOut { correlations, ..LeftOut::default() };
-            if let Unit::Free(function) = self.unit {
-                let Moments { square, alignment, tie, .. } = moments(function, z.square);
+            if matches!(self.unit, Unit::Free) {
                 let of_both = square * *units as f64 * gradient.square();
                 let along = *product.get_or_insert(self.first_tie * of_both / *units as f64);
                 // A random direction has one part of n; what goes beyond comes back with this weight.
@@ -531,7 +535,7 @@ impl Walk<'_> {
                 left_out.fluctuations = fluctuations.get(index).copied().unwrap_or(0.0);
             }
             deltas.push(Delta { layer: format!("hidden.{index}"), square: delta.square(), left_out });
-            spread += self.unit.spread(self.network.function(), z) / *units as f64;
+            spread += passed.spread() / *units as f64;
             gradient = delta * (self.weights(inputs, *units) * inputs as f64);
         }
         self.spread = self.spread.max(spread);
@@ -541,26 +545,25 @@ impl Walk<'_> {
     /// By how much E|delta|^2 of each layer of a plain network exceeds its prediction, because ln q of each layer varies over seeds
     /// and chi with it: half the variance of the sum of d ln(chi) / d ln(q), by linear propagation. None where chi is the same for
     /// all q.
-    fn fluctuations(&self, widths: &[usize]) -> Vec<f64> {
+    fn fluctuations(&self, passed: &[Passed], widths: &[usize]) -> Vec<f64> {
         let function = self.network.function();
         let is_homogeneous = matches!(
             function.kind,
             Activation::Relu | Activation::LeakyRelu | Activation::Prelu | Activation::Maxout | Activation::Identity
         );
-        if is_homogeneous || !matches!(self.unit, Unit::Free(_)) {
+        if is_homogeneous || !matches!(self.unit, Unit::Free) {
             return Vec::new();
         }
         // Of each layer: the slope of ln(chi), that of ln(q) of the next layer, and the variance that it adds to that.
-        let layers: Vec<(f64, f64, f64)> = self
-            .layers
+        let layers: Vec<(f64, f64, f64)> = passed
             .iter()
             .zip(widths)
             .enumerate()
-            .map(|(index, (z, units))| {
-                let (low, high) = (moments(function, z.square), moments(function, z.square * (1.0 + STEP)));
+            .map(|(index, (Passed { z, moments: low }, units))| {
+                let high = moments(function, z.square * (1.0 + STEP));
                 let next = widths.get(index + 1).map_or(0.0, |next| self.weights(*units, *next) * *units as f64);
                 // Without biases the whole variance of the next layer is that of the weights.
-                let share = self.layers.get(index + 1).map_or(0.0, |after| next * low.square / after.square);
+                let share = passed.get(index + 1).map_or(0.0, |after| next * low.square / after.z.square);
                 let slope_of_chi = (high.derivative_square / low.derivative_square).ln() / STEP;
                 let slope_of_q = share * (high.square / low.square).ln() / STEP;
                 (slope_of_chi, slope_of_q, share * share * (low.kurtosis - 1.0) / *units as f64)
@@ -581,37 +584,37 @@ impl Walk<'_> {
         parts
     }
 
-    fn backward_blocks(&mut self, start: Gradient) -> Vec<Delta> {
+    fn backward_blocks(&mut self, way: &Way, start: Gradient) -> Vec<Delta> {
         let width = self.network.width();
         let gain = self.weights(width, width) * width as f64;
         let (scale, block_layers) = (self.scale(), self.network.block_layers());
-        let mut layers = self.layers.clone();
+        let layers = &way.layers;
         let mut gradient = start;
         if self.has_end()
-            && let Some(end) = layers.pop()
+            && let Some(end) = layers.last()
         {
-            gradient = self.unit.backward(gradient, end);
+            gradient = self.unit.backward(gradient, *end);
         }
         let mut deltas = Vec::new();
         let (mut whole_spread, mut correlations, mut ties) = (0.0, 0.0, 0.0);
-        let of_last = self.blocks.last().map_or(0.0, |x| x.square) * gradient.square();
+        let of_last = way.blocks.last().map_or(0.0, |x| x.square) * gradient.square();
         for block in (0..self.block_count()).rev() {
             let mut branch = gradient * (scale * scale);
             let (mut spread, mut of_branch) = (0.0, 0.0);
             // Of the squares of x and of the gradient the product falls towards the input, and that of x and the gradient itself
             // does not, where x and the branch are homogeneous: x . g is the same before and behind a block.
-            let of_block = self.blocks[block].square * gradient.square() * width as f64;
+            let of_block = way.blocks[block].square * gradient.square() * width as f64;
             let beyond = (self.first_tie * of_last / of_block - 1.0 / width as f64).max(0.0);
             for index in (block * block_layers..(block + 1) * block_layers).rev() {
-                let z = layers[index];
-                spread += self.unit.spread(self.network.function(), z) / width as f64;
-                of_branch += self.correlations(z);
+                let passed = layers[index];
+                spread += passed.spread() / width as f64;
+                of_branch += self.correlations(passed.z);
                 let delta;
                 if self.is_pre_activation() {
                     delta = branch;
-                    branch = self.unit.backward(delta * gain, z);
+                    branch = self.unit.backward(delta * gain, passed);
                 } else {
-                    delta = self.unit.backward(branch, z);
+                    delta = self.unit.backward(branch, passed);
                     branch = delta * gain;
                 }
                 let left_out = LeftOut { correlations: correlations + of_branch, ties, fluctuations: 0.0 };
@@ -621,7 +624,7 @@ impl Walk<'_> {
             let share = branch.square() / (gradient.square() + branch.square());
             whole_spread += share * share * spread;
             correlations += share * of_branch;
-            ties += share * beyond * self.tie(layers[block * block_layers]);
+            ties += share * beyond * layers[block * block_layers].moments.tie;
             gradient = gradient + branch;
         }
         self.spread = self.spread.max(whole_spread);
@@ -639,12 +642,6 @@ impl Walk<'_> {
             Unit::Batch(_) => z.of_the_data.powi(2) * self.examples.anisotropy / (self.batch as f64 - 1.0),
             _ => 0.0,
         }
-    }
-
-    /// How much more of a gradient along the activations comes back through a branch.
-    fn tie(&self, z: Signal) -> f64 {
-        let q = if matches!(self.unit, Unit::Free(_)) { z.square } else { 1.0 };
-        moments(self.network.function(), q).tie
     }
 
     fn block_count(&self) -> usize {

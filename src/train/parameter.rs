@@ -3,21 +3,6 @@
 use burn::module::Param;
 use burn::tensor::Tensor;
 
-/// Implements the ways into and out of a module for whoever has a `path`.
-macro_rules! follow_path {
-    () => {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
-        }
-
-        fn exit_module(&mut self, _name: &str, container: &str) {
-            self.path.exit(container);
-        }
-    };
-}
-
-pub(super) use follow_path;
-
 /// A parameter with another value, which is computed outside the graph.
 pub(super) fn changed<const D: usize>(
     param: Param<Tensor<D>>,

@@ -4,9 +4,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
-use super::parameter::{changed, follow_path};
+use super::parameter::changed;
 use crate::config::TrainingConfig;
-use crate::probe::Path;
+use crate::probe::{Path, follow_path};
 
 /// Adds the gradients of the penalties `l1 sum |w| + l2 sum w^2 / 2` to those of the loss. At w = 0, where |w| has no
 /// derivative, 0 is taken.

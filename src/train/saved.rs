@@ -7,11 +7,10 @@ use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
-use super::parameter::follow_path;
 use crate::config::StartLayers;
 use crate::network::{BatchStatistics, Network, RunningStatistics};
 use crate::probe::tensors::{self, running_name};
-use crate::probe::{NamedTensor, Path, ReadError};
+use crate::probe::{NamedTensor, Path, ReadError, follow_path};
 
 /// A saved network that a network cannot start from.
 #[derive(Debug, thiserror::Error)]
