@@ -30,6 +30,10 @@ pub enum Activated {
 
 /// Operations of a layer on a backend. The default bodies run on every backend. Parameters have the shape `[units]`,
 /// inputs and outputs `[batch, units, ..]`.
+///
+/// Networks of several seeds that train together lie one below the other, the first seed's rows first: parameters have the
+/// shape `[seeds x units]`, weights `[seeds x inputs, units]`, inputs and outputs `[seeds x batch, units, ..]`. Each block of
+/// rows meets the parameters of its own seed.
 #[backend_extension(
     Autodiff,
     Flex: cfg(feature = "flex"),
@@ -40,14 +44,19 @@ pub enum Activated {
 pub trait LayerOps: Backend {
     /// `x W`
     #[fusion(default)]
-    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_matmul(x, weight)
+    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>, seeds: usize) -> FloatTensor<Self> {
+        stock_product::<Self>(x, weight, seeds)
     }
 
     /// `x W + b`
     #[fusion(default)]
-    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_add(Self::float_matmul(x, weight), by_unit::<Self>(bias, 2))
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        seeds: usize,
+    ) -> FloatTensor<Self> {
+        stock_affine::<Self>(x, weight, bias, seeds)
     }
 
     /// `phi(z)`
@@ -62,10 +71,10 @@ pub trait LayerOps: Backend {
         stock_activated_backward::<Self>(y, gradient, function)
     }
 
-    /// The mean and the variance of x over some axes, which keep the length 1.
+    /// The mean and the variance of x over some axes, which keep the length 1; that of the rows keeps one for each seed.
     #[fusion(default)]
-    fn moments(x: FloatTensor<Self>, axes: Vec<usize>) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        stock_moments::<Self>(x, &axes)
+    fn moments(x: FloatTensor<Self>, axes: Vec<usize>, seeds: usize) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        stock_moments::<Self>(x, &axes, seeds)
     }
 
     /// `gamma (x - mean) / deviation + beta`. The mean and the deviation, sqrt(variance + epsilon), are those of x itself over
@@ -78,9 +87,10 @@ pub trait LayerOps: Backend {
         mean: FloatTensor<Self>,
         deviation: FloatTensor<Self>,
         axes: Vec<usize>,
+        seeds: usize,
     ) -> FloatTensor<Self> {
         let _ = axes;
-        stock_normalized::<Self>(x, gamma, beta, mean, deviation)
+        stock_normalized::<Self>(x, gamma, beta, mean, deviation, seeds)
     }
 
     /// The gradients of [`LayerOps::normalized`] with respect to x, gamma and beta (Ioffe and Szegedy 2015, section 3).
@@ -92,8 +102,9 @@ pub trait LayerOps: Backend {
         deviation: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         axes: Vec<usize>,
+        seeds: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes)
+        stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes, seeds)
     }
 }
 
@@ -124,11 +135,26 @@ pub(super) fn minus_from_one<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_add_scalar(B::float_neg(x), 1.0.into())
 }
 
-fn stock_moments<B: Backend>(x: FloatTensor<B>, axes: &[usize]) -> (FloatTensor<B>, FloatTensor<B>) {
-    let mean = mean_over::<B>(x.clone(), axes);
+fn stock_product<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, seeds: usize) -> FloatTensor<B> {
+    joined::<B>(B::float_matmul(by_seed::<B>(x, seeds), by_seed::<B>(weight, seeds)), seeds)
+}
+
+fn stock_affine<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    seeds: usize,
+) -> FloatTensor<B> {
+    let products = B::float_matmul(by_seed::<B>(x, seeds), by_seed::<B>(weight, seeds));
+    joined::<B>(B::float_add(products, by_seed_and_unit::<B>(bias, 2, seeds)), seeds)
+}
+
+fn stock_moments<B: Backend>(x: FloatTensor<B>, axes: &[usize], seeds: usize) -> (FloatTensor<B>, FloatTensor<B>) {
+    let (x, axes) = (by_seed::<B>(x, seeds), behind_seeds(axes, seeds));
+    let mean = mean_over::<B>(x.clone(), &axes);
     let centered = B::float_sub(x, mean.clone());
-    let variance = mean_over::<B>(B::float_mul(centered.clone(), centered), axes);
-    (mean, variance)
+    let variance = mean_over::<B>(B::float_mul(centered.clone(), centered), &axes);
+    (joined::<B>(mean, seeds), joined::<B>(variance, seeds))
 }
 
 fn stock_normalized<B: Backend>(
@@ -137,10 +163,12 @@ fn stock_normalized<B: Backend>(
     beta: FloatTensor<B>,
     mean: FloatTensor<B>,
     deviation: FloatTensor<B>,
+    seeds: usize,
 ) -> FloatTensor<B> {
     let rank = x.rank();
-    let scaled = B::float_mul(standardized::<B>(x, mean, deviation), by_unit::<B>(gamma, rank));
-    B::float_add(scaled, by_unit::<B>(beta, rank))
+    let [x, mean, deviation] = [x, mean, deviation].map(|tensor| by_seed::<B>(tensor, seeds));
+    let [gamma, beta] = [gamma, beta].map(|vector| by_seed_and_unit::<B>(vector, rank, seeds));
+    joined::<B>(B::float_add(B::float_mul(standardized::<B>(x, mean, deviation), gamma), beta), seeds)
 }
 
 fn stock_normalized_backward<B: Backend>(
@@ -150,16 +178,19 @@ fn stock_normalized_backward<B: Backend>(
     deviation: FloatTensor<B>,
     gradient: FloatTensor<B>,
     axes: &[usize],
+    seeds: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let rank = x.rank();
+    let gamma = by_seed_and_unit::<B>(gamma, x.rank(), seeds);
+    let [x, mean, deviation, gradient] = [x, mean, deviation, gradient].map(|tensor| by_seed::<B>(tensor, seeds));
+    let axes = behind_seeds(axes, seeds);
     let standard = standardized::<B>(x, mean, deviation.clone());
-    let of_gamma = sum_by_unit::<B>(B::float_mul(gradient.clone(), standard.clone()));
-    let of_beta = sum_by_unit::<B>(gradient.clone());
-    let outer = B::float_mul(gradient, by_unit::<B>(gamma, rank));
-    let along = mean_over::<B>(B::float_mul(outer.clone(), standard.clone()), axes);
-    let offset = mean_over::<B>(outer.clone(), axes);
+    let of_gamma = sum_by_seed_and_unit::<B>(B::float_mul(gradient.clone(), standard.clone()), seeds);
+    let of_beta = sum_by_seed_and_unit::<B>(gradient.clone(), seeds);
+    let outer = B::float_mul(gradient, gamma);
+    let along = mean_over::<B>(B::float_mul(outer.clone(), standard.clone()), &axes);
+    let offset = mean_over::<B>(outer.clone(), &axes);
     let inner = B::float_sub(B::float_sub(outer, offset), B::float_mul(standard, along));
-    (B::float_div(inner, deviation), of_gamma, of_beta)
+    (joined::<B>(B::float_div(inner, deviation), seeds), of_gamma, of_beta)
 }
 
 fn mean_over<B: Backend>(x: FloatTensor<B>, axes: &[usize]) -> FloatTensor<B> {
@@ -170,6 +201,33 @@ fn standardized<B: Backend>(x: FloatTensor<B>, mean: FloatTensor<B>, deviation: 
     B::float_div(B::float_sub(x, mean), deviation)
 }
 
+/// `[seeds x rows, ..]` as `[seeds, rows, ..]`. That of a single seed stays as it is, here and below.
+fn by_seed<B: Backend>(x: FloatTensor<B>, seeds: usize) -> FloatTensor<B> {
+    if seeds == 1 {
+        return x;
+    }
+    let shape = x.shape();
+    let dims: Vec<usize> =
+        [seeds, shape[0] / seeds].into_iter().chain((1..shape.num_dims()).map(|axis| shape[axis])).collect();
+    B::float_reshape(x, Shape::from(dims))
+}
+
+/// `[seeds, rows, ..]` as `[seeds x rows, ..]`.
+fn joined<B: Backend>(x: FloatTensor<B>, seeds: usize) -> FloatTensor<B> {
+    if seeds == 1 {
+        return x;
+    }
+    let shape = x.shape();
+    let dims: Vec<usize> =
+        [shape[0] * shape[1]].into_iter().chain((2..shape.num_dims()).map(|axis| shape[axis])).collect();
+    B::float_reshape(x, Shape::from(dims))
+}
+
+/// The axes of a tensor that [`by_seed`] has given one more in front.
+fn behind_seeds(axes: &[usize], seeds: usize) -> Vec<usize> {
+    axes.iter().map(|axis| axis + usize::from(seeds > 1)).collect()
+}
+
 /// `[units]` as `[1, units, 1, ..]`.
 pub(super) fn by_unit<B: Backend>(vector: FloatTensor<B>, rank: usize) -> FloatTensor<B> {
     let mut dims = vec![1; rank];
@@ -177,18 +235,40 @@ pub(super) fn by_unit<B: Backend>(vector: FloatTensor<B>, rank: usize) -> FloatT
     B::float_reshape(vector, Shape::from(dims))
 }
 
+/// `[seeds x units]` as `[seeds, 1, units, 1, ..]`, beside a tensor whose rank is `rank` without the seeds.
+fn by_seed_and_unit<B: Backend>(vector: FloatTensor<B>, rank: usize, seeds: usize) -> FloatTensor<B> {
+    if seeds == 1 {
+        return by_unit::<B>(vector, rank);
+    }
+    let mut dims = vec![1; rank + 1];
+    dims[0] = seeds;
+    dims[2] = vector.shape().num_elements() / seeds;
+    B::float_reshape(vector, Shape::from(dims))
+}
+
 /// The sums `[units]` over all but the units.
 pub(super) fn sum_by_unit<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    let axes = (0..x.rank()).filter(|axis| *axis != 1);
+    sum_to_vector::<B>(x, &[1])
+}
+
+/// The sums `[seeds x units]` over all but seeds and units of what [`by_seed`] makes.
+fn sum_by_seed_and_unit<B: Backend>(x: FloatTensor<B>, seeds: usize) -> FloatTensor<B> {
+    if seeds == 1 { sum_by_unit::<B>(x) } else { sum_to_vector::<B>(x, &[0, 2]) }
+}
+
+fn sum_to_vector<B: Backend>(x: FloatTensor<B>, kept: &[usize]) -> FloatTensor<B> {
+    let axes = (0..x.rank()).filter(|axis| !kept.contains(axis));
     let sums = axes.fold(x, |x, axis| B::float_sum_dim(x, axis));
-    let units = sums.shape().num_elements();
-    B::float_reshape(sums, Shape::new([units]))
+    let count = sums.shape().num_elements();
+    B::float_reshape(sums, Shape::new([count]))
 }
 
 #[cfg(feature = "flex")]
 impl LayerOps for burn::backend::Flex {
-    fn moments(x: FloatTensor<Self>, axes: Vec<usize>) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        flex_layer::moments(&x, &axes).unwrap_or_else(|| stock_moments::<Self>(x, &axes))
+    fn moments(x: FloatTensor<Self>, axes: Vec<usize>, seeds: usize) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        single(seeds)
+            .and_then(|()| flex_layer::moments(&x, &axes))
+            .unwrap_or_else(|| stock_moments::<Self>(x, &axes, seeds))
     }
 
     fn normalized(
@@ -198,9 +278,11 @@ impl LayerOps for burn::backend::Flex {
         mean: FloatTensor<Self>,
         deviation: FloatTensor<Self>,
         axes: Vec<usize>,
+        seeds: usize,
     ) -> FloatTensor<Self> {
-        flex_layer::normalized(&x, &gamma, &beta, &mean, &deviation, &axes)
-            .unwrap_or_else(|| stock_normalized::<Self>(x, gamma, beta, mean, deviation))
+        single(seeds)
+            .and_then(|()| flex_layer::normalized(&x, &gamma, &beta, &mean, &deviation, &axes))
+            .unwrap_or_else(|| stock_normalized::<Self>(x, gamma, beta, mean, deviation, seeds))
     }
 
     fn normalized_backward(
@@ -210,10 +292,18 @@ impl LayerOps for burn::backend::Flex {
         deviation: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         axes: Vec<usize>,
+        seeds: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        flex_layer::normalized_backward(&x, &gamma, &mean, &deviation, &gradient, &axes)
-            .unwrap_or_else(|| stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes))
+        single(seeds)
+            .and_then(|()| flex_layer::normalized_backward(&x, &gamma, &mean, &deviation, &gradient, &axes))
+            .unwrap_or_else(|| stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes, seeds))
     }
+}
+
+/// The fused forms are for one seed.
+#[cfg(feature = "flex")]
+fn single(seeds: usize) -> Option<()> {
+    (seeds == 1).then_some(())
 }
 
 #[cfg(feature = "ndarray")]
@@ -226,7 +316,7 @@ impl LayerOps for burn_cubecl::CubeBackend {}
 struct Product;
 
 impl<B: LayerOps> Backward<B, 2> for Product {
-    type State = (FloatTensor<B>, FloatTensor<B>);
+    type State = (FloatTensor<B>, FloatTensor<B>, usize);
 
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
@@ -239,12 +329,14 @@ impl<B: LayerOps> Backward<B, 2> for Product {
 struct Affine;
 
 impl<B: LayerOps> Backward<B, 3> for Affine {
-    type State = (FloatTensor<B>, FloatTensor<B>);
+    type State = (FloatTensor<B>, FloatTensor<B>, usize);
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
         if let Some(bias) = &ops.parents[2] {
-            gradients.register::<B>(bias.id, sum_by_unit::<B>(gradient.clone()));
+            let seeds = ops.state.2;
+            let of_bias = sum_by_seed_and_unit::<B>(by_seed::<B>(gradient.clone(), seeds), seeds);
+            gradients.register::<B>(bias.id, of_bias);
         }
         let parents = [0, 1].map(|place: usize| ops.parents[place].as_ref().map(|node| node.id));
         register_product::<B>(gradients, parents, ops.state, gradient);
@@ -255,14 +347,17 @@ impl<B: LayerOps> Backward<B, 3> for Affine {
 fn register_product<B: Backend>(
     gradients: &mut Gradients,
     [of_x, of_weight]: [Option<NodeId>; 2],
-    (x, weight): (FloatTensor<B>, FloatTensor<B>),
+    (x, weight, seeds): (FloatTensor<B>, FloatTensor<B>, usize),
     gradient: FloatTensor<B>,
 ) {
+    let [x, weight, gradient] = [x, weight, gradient].map(|tensor| by_seed::<B>(tensor, seeds));
     if let Some(node) = of_weight {
-        gradients.register::<B>(node, B::float_matmul(B::float_transpose(x), gradient.clone()));
+        let of_weight = B::float_matmul(B::float_transpose(x), gradient.clone());
+        gradients.register::<B>(node, joined::<B>(of_weight, seeds));
     }
     if let Some(node) = of_x {
-        gradients.register::<B>(node, B::float_matmul(gradient, B::float_transpose(weight)));
+        let of_x = B::float_matmul(gradient, B::float_transpose(weight));
+        gradients.register::<B>(node, joined::<B>(of_x, seeds));
     }
 }
 
@@ -285,12 +380,12 @@ impl<B: LayerOps> Backward<B, 1> for Activation {
 struct Normalization;
 
 impl<B: LayerOps> Backward<B, 3> for Normalization {
-    type State = ([FloatTensor<B>; 4], Vec<usize>);
+    type State = ([FloatTensor<B>; 4], Vec<usize>, usize);
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
-        let ([x, gamma, mean, deviation], axes) = ops.state;
-        let (of_x, of_gamma, of_beta) = B::normalized_backward(x, gamma, mean, deviation, gradient, axes);
+        let ([x, gamma, mean, deviation], axes, seeds) = ops.state;
+        let (of_x, of_gamma, of_beta) = B::normalized_backward(x, gamma, mean, deviation, gradient, axes, seeds);
         for (node, gradient) in ops.parents.iter().zip([of_x, of_gamma, of_beta]) {
             if let Some(node) = node {
                 gradients.register::<B>(node.id, gradient);
@@ -300,27 +395,32 @@ impl<B: LayerOps> Backward<B, 3> for Normalization {
 }
 
 impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
-    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>, seeds: usize) -> FloatTensor<Self> {
         let prepared = Product.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful();
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
         match prepared {
             OpsKind::Tracked(prepared) => {
-                let output = B::product(x.clone(), weight.clone());
-                prepared.finish((x, weight), output)
+                let output = B::product(x.clone(), weight.clone(), seeds);
+                prepared.finish((x, weight, seeds), output)
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::product(x, weight)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::product(x, weight, seeds)),
         }
     }
 
-    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        seeds: usize,
+    ) -> FloatTensor<Self> {
         let prepared = Affine.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful();
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
         match prepared {
             OpsKind::Tracked(prepared) => {
-                let output = B::affine(x.clone(), weight.clone(), bias);
-                prepared.finish((x, weight), output)
+                let output = B::affine(x.clone(), weight.clone(), bias, seeds);
+                prepared.finish((x, weight, seeds), output)
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::affine(x, weight, bias)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::affine(x, weight, bias, seeds)),
         }
     }
 
@@ -340,16 +440,20 @@ impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
         mean: FloatTensor<Self>,
         deviation: FloatTensor<Self>,
         axes: Vec<usize>,
+        seeds: usize,
     ) -> FloatTensor<Self> {
         let prepared = Normalization.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful();
         let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
         let (mean, deviation) = (mean.into_primitive(), deviation.into_primitive());
         match prepared {
             OpsKind::Tracked(prepared) => {
-                let y = B::normalized(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), axes.clone());
-                prepared.finish(([x, gamma, mean, deviation], axes), y)
+                let kept = [x.clone(), gamma.clone(), mean.clone(), deviation.clone()];
+                let y = B::normalized(x, gamma, beta, mean, deviation, axes.clone(), seeds);
+                prepared.finish((kept, axes, seeds), y)
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::normalized(x, gamma, beta, mean, deviation, axes)),
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(B::normalized(x, gamma, beta, mean, deviation, axes, seeds))
+            }
         }
     }
 }
@@ -358,15 +462,17 @@ impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
 ///
 /// # Shapes
 ///
+/// With several seeds all rows as many times, as in [`LayerOps`]:
+///
 /// - x: `[batch, inputs]`
 /// - weight: `[inputs, units]`
 /// - bias: `[units]`
 /// - returns: `[batch, units]`
-pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, seeds: usize) -> Tensor<2> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
-        Some(bias) => Dispatch::affine(x, weight, bias.into_dispatch()),
-        None => Dispatch::product(x, weight),
+        Some(bias) => Dispatch::affine(x, weight, bias.into_dispatch(), seeds),
+        None => Dispatch::product(x, weight, seeds),
     })
 }
 
@@ -380,7 +486,7 @@ pub fn activated<const D: usize>(z: Tensor<D>, function: Activated) -> Tensor<D>
 pub struct Normalized<const D: usize> {
     /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
     pub output: Tensor<D>,
-    /// Outside the graph; the axes have the length 1.
+    /// Outside the graph; the axes have the length 1, that of the rows one for each seed.
     pub mean: Tensor<D>,
     /// Likewise.
     pub variance: Tensor<D>,
@@ -390,6 +496,8 @@ pub struct Normalized<const D: usize> {
 ///
 /// # Shapes
 ///
+/// With several seeds all rows as many times, as in [`LayerOps`]:
+///
 /// - x: `[batch, units, ..]`
 /// - gamma, beta: `[units]`
 pub fn normalize<const D: usize>(
@@ -398,10 +506,11 @@ pub fn normalize<const D: usize>(
     beta: Tensor<1>,
     epsilon: f64,
     axes: Vec<usize>,
+    seeds: usize,
 ) -> Normalized<D> {
     let is_tracked = x.is_autodiff();
     let plain = if is_tracked { x.clone().inner() } else { x.clone() };
-    let (mean, variance) = Dispatch::moments(plain.into_dispatch(), axes.clone());
+    let (mean, variance) = Dispatch::moments(plain.into_dispatch(), axes.clone(), seeds);
     let (mean, variance) = (Tensor::<D>::from_dispatch(mean), Tensor::<D>::from_dispatch(variance));
     // The statistics enter the graph as constants: the backward pass of the operation accounts for them.
     let constant = |tensor: Tensor<D>| if is_tracked { Tensor::from_inner(tensor) } else { tensor };
@@ -413,6 +522,7 @@ pub fn normalize<const D: usize>(
         mean_in.into_dispatch(),
         deviation_in.into_dispatch(),
         axes,
+        seeds,
     );
     Normalized { output: Tensor::from_dispatch(output), mean, variance }
 }
@@ -448,17 +558,17 @@ mod tests {
         let vector = |seed| as_vector(&primitive(seed, 1, 37));
         let (gamma, beta) = (vector(5), vector(6));
         let axes = [0];
-        let (mean, variance) = stock_moments::<Flex>(x.clone(), &axes);
+        let (mean, variance) = stock_moments::<Flex>(x.clone(), &axes, 1);
         let (fused_mean, fused_variance) = flex_layer::moments(&x, &axes).expect("a matrix");
         assert_close(fused_mean, mean.clone());
         assert_close(fused_variance, variance.clone());
         let deviation = Tensor::<2>::from_data(variance.into_data(), &Device::flex()).sqrt().into_data();
         let deviation = Primitive::from_data(deviation);
         let fused = flex_layer::normalized(&x, &gamma, &beta, &mean, &deviation, &axes).expect("a matrix");
-        let stock = stock_normalized::<Flex>(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone());
+        let stock = stock_normalized::<Flex>(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), 1);
         assert_close(fused, stock);
         let fused = flex_layer::normalized_backward(&x, &gamma, &mean, &deviation, &gradient, &axes).expect("a matrix");
-        let stock = stock_normalized_backward::<Flex>(x, gamma, mean, deviation, gradient, &axes);
+        let stock = stock_normalized_backward::<Flex>(x, gamma, mean, deviation, gradient, &axes, 1);
         assert_close(fused.0, stock.0);
         assert_close(fused.1, stock.1);
         assert_close(fused.2, stock.2);
@@ -480,8 +590,8 @@ mod tests {
         for axes in [vec![0], vec![1]] {
             let leaves = [leaf(1, 9, 6), leaf(2, 6, 7), leaf(3, 1, 7), leaf(4, 1, 7), leaf(5, 1, 7)];
             let [input, weight, bias, gamma, beta] = leaves.clone();
-            let sum = affine(input, weight, Some(bias.reshape([7])));
-            let y = normalize(sum, gamma.reshape([7]), beta.reshape([7]), 1e-3, axes.clone()).output;
+            let sum = affine(input, weight, Some(bias.reshape([7])), 1);
+            let y = normalize(sum, gamma.reshape([7]), beta.reshape([7]), 1e-3, axes.clone(), 1).output;
             let y = activated(y, Activated::Tanh) + activated(leaves[0].clone(), Activated::Sigmoid).sum().unsqueeze();
             let fused = (y.clone() * y).sum();
 
@@ -503,6 +613,51 @@ mod tests {
                     assert!((a - b).abs() <= 1e-5 * scale + 1e-4, "{axes:?}: {a} and {b}");
                 }
             }
+        }
+    }
+
+    /// Three networks of 9 rows, 6 inputs and 7 units each, side by side and one by one.
+    #[test]
+    fn the_blocks_of_several_seeds_are_the_layers_of_each_forward_and_backward() {
+        const SEEDS: usize = 3;
+        let device = Device::flex().autodiff();
+        let leaf = |seed, rows, columns| Tensor::<2>::from_data(primitive(seed, rows, columns).into_data(), &device);
+        let leaves = [leaf(1, 27, 6), leaf(2, 18, 7), leaf(3, 3, 7), leaf(4, 3, 7), leaf(5, 3, 7)];
+        let weights = leaf(6, 27, 7);
+        let layer = |leaves: [Tensor<2>; 5], has_bias: bool, axes: Vec<usize>, seeds: usize| {
+            let [x, weight, bias, gamma, beta] = leaves;
+            let bias = has_bias.then(|| bias.reshape([-1]));
+            let z = affine(x, weight, bias, seeds);
+            normalize(z, gamma.reshape([-1]), beta.reshape([-1]), 1e-3, axes, seeds)
+        };
+        for (has_bias, axes) in [(true, vec![0]), (true, vec![1]), (false, vec![1])] {
+            let together = leaves.clone().map(Tensor::require_grad);
+            let of_all = layer(together.clone(), has_bias, axes.clone(), SEEDS);
+            let gradients = (of_all.output.clone() * weights.clone()).sum().backward();
+            for seed in 0..SEEDS {
+                let block = |tensor: Tensor<2>| tensor.chunk(SEEDS, 0).remove(seed);
+                let single = leaves.clone().map(|leaf| block(leaf).detach().require_grad());
+                let of_one = layer(single.clone(), has_bias, axes.clone(), 1);
+                let expected = (of_one.output.clone() * block(weights.clone())).sum().backward();
+                assert_equal(block(of_all.output.clone()), of_one.output);
+                assert_equal(block(of_all.mean.clone()), of_one.mean);
+                assert_equal(block(of_all.variance.clone()), of_one.variance);
+                for (all, one) in together.iter().zip(&single) {
+                    let (all, one) = (all.grad(&gradients), one.grad(&expected));
+                    assert_eq!(all.is_some(), one.is_some());
+                    if let Some((all, one)) = all.zip(one) {
+                        assert_equal(block(all), one);
+                    }
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn assert_equal(block: Tensor<2>, single: Tensor<2>) {
+        assert_eq!(block.dims(), single.dims());
+        for (a, b) in block.into_data().iter::<f64>().zip(single.into_data().iter::<f64>()) {
+            assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} and {b}");
         }
     }
 }

@@ -6,8 +6,8 @@ use crate::config::{Activation, ActivationFunction};
 use crate::kernel::{Activated, FlatParts, activated};
 use crate::theory::activation::{SELU_ALPHA, SELU_SCALE};
 
-/// Applies an activation function to each element. `slope` `[1]` is the learned slope of `prelu` and is looked at by
-/// no other.
+/// Applies an activation function to each element. `slope` is the learned slope of `prelu` and is looked at by no other: `[1]`, or
+/// one for each of the blocks of rows that belong to different seeds.
 ///
 /// # Shapes
 ///
@@ -20,7 +20,7 @@ pub fn activate<const D: usize>(function: ActivationFunction, slope: Option<Tens
         Activation::Relu => activated(z, Activated::Relu),
         Activation::LeakyRelu => activation::leaky_relu(z, function.slope),
         Activation::Prelu => match slope {
-            Some(slope) => activation::prelu(z, slope),
+            Some(slope) => prelu(z, slope),
             None => activation::leaky_relu(z, function.slope),
         },
         Activation::Elu => exponential_unit(z, 1.0, 1.0),
@@ -87,6 +87,16 @@ fn exponential_unit<const D: usize>(z: Tensor<D>, alpha: f64, scale: f64) -> Ten
 fn gelu<const D: usize>(z: Tensor<D>) -> Tensor<D> {
     let below = (z.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
     z * below * 0.5
+}
+
+/// Burn's takes a slope for each channel, which the seeds are here.
+fn prelu<const D: usize>(z: Tensor<D>, slope: Tensor<1>) -> Tensor<D> {
+    let (seeds, dims) = (slope.dims()[0], z.dims());
+    if seeds == 1 {
+        return activation::prelu(z, slope);
+    }
+    let z: Tensor<3> = z.reshape([1, seeds as i64, -1]);
+    activation::prelu(z, slope).reshape(dims)
 }
 
 /// The largest of the pieces.

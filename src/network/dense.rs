@@ -14,6 +14,9 @@ pub struct Dense {
     pub weight: Param<Tensor<2>>,
     /// `[outputs]`, or none.
     pub bias: Option<Param<Tensor<1>>>,
+    /// The networks of different seeds that lie one below the other: see [`kernel::LayerOps`].
+    #[module(skip)]
+    seeds: usize,
 }
 
 impl Dense {
@@ -22,10 +25,16 @@ impl Dense {
         let fan = Fan { inputs, units: outputs, pieces: 1, hidden: None };
         let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
         let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
-        Self {
-            weight: Param::from_data(TensorData::new(weight, [inputs, outputs]), device),
-            bias: bias.map(|bias| Param::from_data(bias, device)),
-        }
+        Self::from_data(TensorData::new(weight, [inputs, outputs]), bias, device)
+    }
+
+    pub(super) fn from_data(weight: TensorData, bias: Option<TensorData>, device: &Device) -> Self {
+        let bias = bias.map(|bias| Param::from_data(bias, device));
+        Self { weight: Param::from_data(weight, device), bias, seeds: 1 }
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.seeds = seeds;
     }
 
     /// # Shapes
@@ -33,6 +42,6 @@ impl Dense {
     /// - x: `[batch, inputs]`
     /// - returns: `[batch, outputs]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        kernel::affine(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        kernel::affine(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.seeds)
     }
 }

@@ -171,6 +171,9 @@ pub struct DenseLayer {
     pub slope: Option<Param<Tensor<1>>>,
     #[module(skip)]
     shaping: Shaping,
+    /// The networks of different seeds that lie one below the other: see [`kernel::LayerOps`].
+    #[module(skip)]
+    seeds: usize,
 }
 
 impl DenseLayer {
@@ -183,6 +186,7 @@ impl DenseLayer {
             norm: drawn.norm,
             slope: drawn.slope,
             shaping: drawn.shaping,
+            seeds: 1,
         }
     }
 }
@@ -199,6 +203,15 @@ impl DenseLayer {
         self.shape(z, pass)
     }
 
+    pub(super) fn seeds(&self) -> usize {
+        self.seeds
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.seeds = seeds;
+        self.norm.iter_mut().for_each(|norm| norm.set_seeds(seeds));
+    }
+
     /// Whether the layer has neither normalization nor activation function.
     pub fn is_linear(&self) -> bool {
         self.shaping.is_linear
@@ -211,7 +224,7 @@ impl Layer<2> for DenseLayer {
     /// - x: `[batch, inputs]`
     /// - returns: `[batch, units]`
     fn affine(&self, x: Tensor<2>) -> Tensor<2> {
-        kernel::affine(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        kernel::affine(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.seeds)
     }
 
     fn norm(&self) -> Option<&Norm> {

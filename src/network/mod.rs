@@ -11,6 +11,7 @@ mod pass;
 mod plain;
 mod recurrent;
 mod residual;
+mod seeds;
 mod stock;
 
 use burn::module::Module;
@@ -25,6 +26,7 @@ pub use pass::{BatchStatistics, LayerTrace, Pass, RecurrenceTrace, Wanted};
 pub use plain::Plain;
 pub use recurrent::{OwnLayer, Recurrent, RecurrentLayer, RecurrentWeights};
 pub use residual::{End, Residual};
+pub use seeds::part;
 pub use stock::{StockCell, StockLayer};
 
 use crate::config::{NetworkConfig, NetworkKind, Sequence};

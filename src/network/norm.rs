@@ -23,6 +23,9 @@ pub struct Norm {
     /// Outside the graph, and no parameters: they are not trained, measured or decayed. None before the first step.
     #[module(skip)]
     running: Option<BatchStatistics>,
+    /// The networks of different seeds that lie one below the other: see [`kernel::LayerOps`].
+    #[module(skip)]
+    seeds: usize,
 }
 
 impl Norm {
@@ -36,11 +39,16 @@ impl Norm {
             epsilon: config.norm_epsilon(),
             momentum: config.norm_momentum(),
             running: None,
+            seeds: 1,
         })
     }
 
     pub(super) fn units(&self) -> usize {
         self.gamma.shape().num_elements()
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.seeds = seeds;
     }
 
     pub(super) fn running(&self) -> Option<&BatchStatistics> {
@@ -63,17 +71,19 @@ impl Norm {
         let dims = x.dims();
         let stays = usize::from(is_batch_norm);
         let axes = (0..D).filter(|axis| *axis != stays).collect();
-        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes);
+        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes, self.seeds);
         if is_batch_norm {
-            let count = (dims.iter().product::<usize>() / dims[1]) as f64;
+            let units = self.seeds * dims[1];
+            let count = (dims.iter().product::<usize>() / units) as f64;
             pass.keep_statistics(BatchStatistics {
-                mean: normalized.mean.reshape([dims[1]]),
-                variance: normalized.variance.reshape([dims[1]]) * (count / (count - 1.0)),
+                mean: normalized.mean.reshape([units]),
+                variance: normalized.variance.reshape([units]) * (count / (count - 1.0)),
             });
         }
         normalized.output
     }
 
+    /// Networks are evaluated one by one, so that there is one seed here.
     fn forward_with<const D: usize>(&self, running: &BatchStatistics, x: Tensor<D>) -> Tensor<D> {
         let mut shape = [1; D];
         shape[1] = x.dims()[1];

@@ -145,15 +145,12 @@ impl OwnLayer {
         } else {
             None
         };
-        let parameter = |bias: TensorData| Param::from_data(bias, device);
+        let weight = TensorData::new(weight, [inputs, gates * units]);
         Self {
-            input: Dense {
-                weight: Param::from_data(TensorData::new(weight, [inputs, gates * units]), device),
-                bias: bias.map(|bias| with_gate_bias(bias, own_bias, units)).map(parameter),
-            },
+            input: Dense::from_data(weight, bias.map(|bias| with_gate_bias(bias, own_bias, units)), device),
             recurrent: RecurrentWeights {
                 weight: Param::from_data(TensorData::new(recurrent, [units, gates * units]), device),
-                bias: inner_bias.map(parameter),
+                bias: inner_bias.map(|bias| Param::from_data(bias, device)),
             },
             form,
         }

@@ -104,6 +104,16 @@ impl Residual {
         }
     }
 
+    pub(super) fn seeds(&self) -> usize {
+        self.hidden.first().map_or(1, DenseLayer::seeds)
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.stem.iter_mut().chain(&mut self.output).for_each(|dense| dense.set_seeds(seeds));
+        self.hidden.iter_mut().for_each(|layer| layer.set_seeds(seeds));
+        self.end.iter_mut().filter_map(|end| end.norm.as_mut()).for_each(|norm| norm.set_seeds(seeds));
+    }
+
     pub(super) fn norms(&mut self) -> impl Iterator<Item = &mut Norm> {
         let hidden = self.hidden.iter_mut().filter_map(|layer| layer.norm.as_mut());
         hidden.chain(self.end.as_mut().and_then(|end| end.norm.as_mut()))

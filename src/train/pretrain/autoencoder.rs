@@ -33,7 +33,7 @@ impl Coder {
             return decoder.forward(code);
         }
         let weight = self.encoder.weight.val().transpose();
-        kernel::affine(code, weight, self.tied_bias.as_ref().map(Param::val))
+        kernel::affine(code, weight, self.tied_bias.as_ref().map(Param::val), 1)
     }
 }
 
@@ -117,7 +117,7 @@ impl Trainee for Autoencoder {
     fn finish(self: Box<Self>) -> (DenseLayer, Decoder) {
         let Coder { encoder, decoder, tied_bias } = self.coder;
         let (weight, bias) = match decoder {
-            Some(Dense { weight, bias }) => (weight.val(), bias),
+            Some(Dense { weight, bias, .. }) => (weight.val(), bias),
             None => (encoder.weight.val().transpose(), tied_bias),
         };
         let decoder = Decoder { weight: weight.inner(), bias: bias.map(|bias| bias.val().inner()) };

@@ -107,12 +107,12 @@ impl Rbm {
 
     fn hidden_mean(&self, visible: Tensor<2>) -> Tensor<2> {
         let Parameters { weight, hidden_bias, .. } = self.parameters.clone();
-        self.hidden.mean(affine(visible, weight, Some(hidden_bias)))
+        self.hidden.mean(affine(visible, weight, Some(hidden_bias), 1))
     }
 
     fn visible_mean(&self, hidden: Tensor<2>) -> Tensor<2> {
         let Parameters { weight, visible_bias, .. } = self.parameters.clone();
-        self.visible.mean(affine(hidden, weight.transpose(), Some(visible_bias)))
+        self.visible.mean(affine(hidden, weight.transpose(), Some(visible_bias), 1))
     }
 
     /// The direction in which contrastive divergence moves the parameters: the difference of two statistics, of the data and of
