@@ -26,7 +26,7 @@ pub use pass::{BatchStatistics, LayerTrace, Pass, RecurrenceTrace, Wanted};
 pub use plain::Plain;
 pub use recurrent::{OwnLayer, Recurrent, RecurrentLayer, RecurrentWeights};
 pub use residual::{End, Residual};
-pub use seeds::part;
+pub use seeds::Stacked;
 pub use stock::{StockCell, StockLayer};
 
 use crate::config::{NetworkConfig, NetworkKind, Sequence};
