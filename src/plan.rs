@@ -164,6 +164,9 @@ mod tests {
         assert_eq!(sizes(&[], true), [2; 6]);
         assert_eq!(sizes(&[], false), [1; 12]);
         assert_eq!(sizes(&["experiment.seeds=130", "network.depth=2", "training.momentum=0.0"], true), [44, 44, 42]);
-        assert_eq!(sizes(&["data.set=parity", "data.sequence_length=4", "network.kind=recurrent"], true), [1; 12]);
+        assert_eq!(
+            sizes(&["data.set=parity", "data.sequence_length=4", "network.kind=recurrent", "network.cell=rnn"], true),
+            [1; 12]
+        );
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use common::{SMALL, gradmark, run, stderr, stdout};
+use gradmark::config::{Norm, Source};
 use gradmark::data::Sources;
 use gradmark::plan::{Plan, RunSpec, groups};
 use gradmark::schema::{RowSink, RunRows, RunStatus};
@@ -22,7 +23,7 @@ use serde_json::Value;
 const TOLERANCE: f64 = 1e-4;
 /// The same relative to the largest number of the column at that step: a gradient that is 0 but for rounding has no digits of its
 /// own.
-const FLOOR: f64 = 1e-6;
+const FLOOR: f64 = 1e-5;
 
 /// Three networks of sizes that are no multiple of any vector length, with everything measured that can be.
 const BASE: &str = r#"seeds = [3, 8, 5]
@@ -38,10 +39,10 @@ bias_std = 0.1
 [training]
 learning_rate = 0.05
 batch_size = 7
-steps = 30
+steps = 9
 save = true
 [probe]
-every = 4
+every = 3
 inputs = true
 units = true
 dump = [0, 5]
@@ -53,7 +54,7 @@ samples = 0
 fn plan_of(changes: &[&str]) -> Plan {
     let overrides: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
     let text = format!("[experiment]\nname = \"test\"\n{BASE}");
-    let source = gradmark::config::Source::parse(Path::new("test.toml"), &text, &overrides);
+    let source = Source::parse(Path::new("test.toml"), &text, &overrides);
     let source = source.unwrap_or_else(|error| panic!("{changes:?}: {error}"));
     gradmark::plan::plan(&source, "flex").unwrap_or_else(|error| panic!("{changes:?}: {error}"))
 }
@@ -84,9 +85,10 @@ fn fields<R: Serialize>(rows: &[R]) -> Vec<BTreeMap<String, Value>> {
     rows.iter().map(fields).collect()
 }
 
-/// Holds the rows of a run in a group to those of the run by itself.
+/// Holds the rows of a run in a group to those of the run by itself. The mean delta of a layer is 0 but for rounding before batch
+/// norm: `deltas` is what it is the mean of.
 #[track_caller]
-fn assert_same_rows<R: Serialize>(what: &str, together: &[R], alone: &[R]) {
+fn assert_same_rows<R: Serialize>(what: &str, together: &[R], alone: &[R], deltas: f64) {
     let (together, alone) = (fields(together), fields(alone));
     assert_eq!(together.len(), alone.len(), "{what}: rows");
     let mut largest: BTreeMap<(String, String), f64> = BTreeMap::new();
@@ -103,8 +105,11 @@ fn assert_same_rows<R: Serialize>(what: &str, together: &[R], alone: &[R]) {
                 (Value::Number(a), Value::Number(b)) if a.is_f64() => {
                     let (a, b) = (a.as_f64().expect("a number"), b.as_f64().expect("a number"));
                     let scale = largest[&(column.clone(), expected["step"].to_string())];
+                    let scale = if column.starts_with("mean_delta") { scale.max(deltas) } else { scale };
                     assert!((a - b).abs() <= TOLERANCE * a.abs().max(b.abs()) + FLOOR * scale, "{}", what());
                 }
+                // Compared where it is not chance which elements of a gradient that is 0 but for rounding are exactly 0.
+                _ if column == "zero_count" => {}
                 (a, b) => assert_eq!(a, b, "{}", what()),
             }
         }
@@ -128,7 +133,7 @@ fn assert_same_tensors(what: &str, together: &[u8], alone: &[u8]) {
         let (found_shape, found) = &together[name];
         assert_eq!(found_shape, shape, "{what}: {name}");
         for (a, b) in found.iter().zip(values) {
-            assert!((a - b).abs() <= TOLERANCE * b.abs() + 10.0 * FLOOR * scale, "{what}: {name}: {a}, alone {b}");
+            assert!((a - b).abs() <= TOLERANCE * b.abs() + FLOOR * scale, "{what}: {name}: {a}, alone {b}");
         }
     }
 }
@@ -136,10 +141,11 @@ fn assert_same_tensors(what: &str, together: &[u8], alone: &[u8]) {
 #[track_caller]
 fn assert_same(what: &str, (status, together): &(RunStatus, RunRows), (expected, alone): &(RunStatus, RunRows)) {
     assert_eq!(status, expected, "{what}");
-    assert_same_rows(&format!("{what}, steps"), &together.steps, &alone.steps);
-    assert_same_rows(&format!("{what}, gradients"), &together.gradients, &alone.gradients);
-    assert_same_rows(&format!("{what}, activations"), &together.activations, &alone.activations);
-    assert_same_rows(&format!("{what}, units"), &together.units, &alone.units);
+    let deltas = alone.activations.iter().filter_map(|row| row.delta_l2).fold(0.0, f64::max);
+    assert_same_rows(&format!("{what}, steps"), &together.steps, &alone.steps, deltas);
+    assert_same_rows(&format!("{what}, gradients"), &together.gradients, &alone.gradients, deltas);
+    assert_same_rows(&format!("{what}, activations"), &together.activations, &alone.activations, deltas);
+    assert_same_rows(&format!("{what}, units"), &together.units, &alone.units, deltas);
     assert_eq!(together.no_prediction, alone.no_prediction, "{what}");
     assert_eq!(together.coverage, alone.coverage, "{what}");
     let epochs = |rows: &RunRows| rows.phases.iter().map(|row| (row.epoch, row.step)).collect::<Vec<_>>();
@@ -165,6 +171,11 @@ fn check(changes: &[&str]) {
         assert!(!together.1.steps.is_empty() && together.1.steps.iter().all(|row| row.run_id == spec.run_id));
         assert_same(&format!("{changes:?}, seed {}", spec.seed), together, alone);
     }
+    if plan.runs[0].config.network.norm == Norm::None {
+        let zeros = |(_, rows): &(RunStatus, RunRows)| rows.gradients.iter().map(|row| row.zero_count).collect();
+        let zeros = |runs: &[(RunStatus, RunRows)]| runs.iter().map(zeros).collect::<Vec<Vec<u64>>>();
+        assert_eq!(zeros(&together), zeros(&alone), "{changes:?}");
+    }
     let losses: Vec<_> = together.iter().map(|(_, rows)| rows.steps[1].loss).collect();
     assert!(losses[0] != losses[1], "{changes:?}: seeds are different networks");
 }
@@ -183,7 +194,9 @@ fn seeds_together_are_seeds_alone_with_normalization() {
     for norm in ["batch", "layer"] {
         for place in ["before_activation", "after_activation"] {
             let norm = format!("network.norm={norm}");
-            check(&[&norm, &format!("network.norm_place={place}"), "network.activation=relu"]);
+            // Of a unit that few examples of a batch reach the variance is small, and rounding large beside it.
+            let changes = ["network.activation=relu", "training.batch_size=29"];
+            check(&[&norm, &format!("network.norm_place={place}"), changes[0], changes[1]]);
         }
     }
 }
@@ -203,7 +216,13 @@ fn seeds_together_are_seeds_alone_in_residual_networks() {
 #[test]
 fn seeds_together_are_seeds_alone_in_autoencoders_and_networks_without_biases() {
     check(&["network.kind=autoencoder", "network.depth=5", "training.loss=squared_error"]);
-    check(&["network.weight_init=lecun", "network.norm=layer", "network.kind=autoencoder", "network.depth=3"]);
+    check(&[
+        "network.weight_init=lecun",
+        "network.norm=layer",
+        "network.kind=autoencoder",
+        "network.depth=3",
+        "training.loss=quadratic",
+    ]);
 }
 
 #[test]
@@ -231,23 +250,24 @@ fn seeds_together_are_seeds_alone_in_other_lengths_and_batches() {
     check(&["training.batch_size=full", "training.steps=6"]);
     check(&["training.steps=0", "probe.dump=[0]"]);
     check(&["training.batch_size=150", "training.steps=6"]);
-    check(&["training.batch_size=1", "training.steps=10"]);
+    check(&["training.batch_size=1", "training.steps=9"]);
     check(&["experiment.seeds=2"]);
 }
 
-/// Steps so long that some networks leave f32 and others do not.
+/// Steps so long that some networks leave f32 and others do not. The dump of step 5 waits for the device: what has diverged by
+/// then is noticed there.
 #[test]
 fn a_seed_that_diverges_ends_there_and_the_others_go_on() {
-    let changes = ["experiment.seeds=8", "network.activation=relu", "training.learning_rate=0.9", "probe.every=1"];
+    let changes = ["experiment.seeds=8", "network.activation=relu", "training.learning_rate=30.0", "probe.every=1"];
     let plan = plan_of(&changes);
     let (together, alone) = (run_groups(&plan, true), run_groups(&plan, false));
     let statuses = |runs: &[(RunStatus, RunRows)]| runs.iter().map(|(status, _)| status.clone()).collect::<Vec<_>>();
-    println!("{:?}", statuses(&alone));
     assert_eq!(statuses(&together), statuses(&alone));
     assert!(statuses(&alone).contains(&RunStatus::Complete));
-    assert!(statuses(&alone).iter().any(|status| matches!(status, RunStatus::Diverged { .. })));
+    assert!(statuses(&alone).contains(&RunStatus::Diverged { diverged_at_step: 4 }), "{:?}", statuses(&alone));
     for ((_, together), (_, alone)) in together.iter().zip(&alone) {
         assert_eq!(together.steps.len(), alone.steps.len());
+        assert_same_rows("the first steps", &together.steps[..3], &alone.steps[..3], 0.0);
         assert_eq!(together.gradients.len(), alone.gradients.len());
         assert_eq!(together.tensors.len(), alone.tensors.len());
         assert_eq!((together.network.is_some(), together.coverage.is_some()), (alone.network.is_some(), true));
