@@ -72,6 +72,7 @@ impl Recurrent {
                 steps: sequence.steps,
                 truncation: sequence.truncation,
                 answers_every_step: sequence.answers_every_step || !is_last,
+                kernels: config.kernels(),
             };
             let own = OwnLayer::init(config, inputs, form, seed, &block::path(index), device);
             match config.implementation() {
@@ -147,7 +148,12 @@ impl OwnLayer {
         };
         let weight = TensorData::new(weight, [inputs, gates * units]);
         Self {
-            input: Dense::from_data(weight, bias.map(|bias| with_gate_bias(bias, own_bias, units)), device),
+            input: Dense::from_data(
+                weight,
+                bias.map(|bias| with_gate_bias(bias, own_bias, units)),
+                form.kernels,
+                device,
+            ),
             recurrent: RecurrentWeights {
                 weight: Param::from_data(TensorData::new(recurrent, [units, gates * units]), device),
                 bias: inner_bias.map(|bias| Param::from_data(bias, device)),

@@ -1,11 +1,12 @@
 //! One step: forward, backward, probe, clip, update.
 
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::clip;
 use super::gradient_penalty::gradient_penalty;
 use super::loss::mean_loss;
+use super::optimizer::Optimizer;
 use super::regularize;
 use super::weight_clipping;
 use crate::config::TrainingConfig;
@@ -23,7 +24,7 @@ pub fn make_step(
     mut network: Network,
     batch: Batch,
     training: &TrainingConfig,
-    optimizer: Option<&mut ModuleOptimizer>,
+    optimizer: Option<&mut Optimizer>,
     observed: Option<(&mut Probe, usize)>,
 ) -> (Network, LossMeasurement) {
     let measured = observed.as_ref().filter(|(probe, step)| probe.measures(*step));
