@@ -13,6 +13,7 @@ mod recurrent;
 mod schema;
 mod source;
 mod start;
+mod together;
 mod training;
 
 pub use data::{

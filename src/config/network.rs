@@ -601,7 +601,7 @@ impl NetworkConfig {
     }
 
     /// Weights up to the last hidden layer, of a convolutional network not more than this.
-    fn hidden_weights(&self, features: usize) -> usize {
+    pub(super) fn hidden_weights(&self, features: usize) -> usize {
         let width = self.width();
         let pieces = self.pieces.unwrap_or(1);
         if self.widths.is_some() {

@@ -40,7 +40,7 @@ pub use layer::{Activated, LayerOps, NormForm, Normalized, activated, normalize}
 pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
 pub use summary::{
     ActivationSummary, DeltaSummary, FlatParts, GlobalNorm, GradientSummary, Norm, Reading, UpdateSummary,
-    activation_summaries, block_norms, count_above, delta_summaries, gate_summary, global_norm, gradient_summaries,
+    activation_summaries, block_norms, delta_summaries, gate_summary, global_norm, gradient_summaries,
     norms_from_reading, stock_global_norm, update_summaries, values_of,
 };
 pub use update::{Measured, Moments, Rule, Update, is_updated_in_one_pass, updated};

@@ -256,11 +256,6 @@ pub fn stock_global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     GlobalNorm::Device(Tensor::cat(vec![max_abs, relative], 0))
 }
 
-/// The number `[1]` of elements whose absolute value is above a bound.
-pub fn count_above(x: &Tensor<1>, bound: f64) -> Tensor<1> {
-    x.clone().abs().greater_elem(bound).float().sum()
-}
-
 /// `None` if the tensors are of a backend without a fused form. Threads take one tensor after the other.
 #[cfg(feature = "flex")]
 fn fused<T: Sync>(inputs: &[T], summarize: impl Fn(&T) -> Option<Vec<f64>> + Sync) -> Option<Vec<Reading>> {

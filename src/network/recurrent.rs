@@ -7,7 +7,7 @@ use super::initializer::{self, Fan};
 use super::pass::{Pass, RecurrenceTrace};
 use super::stock::StockLayer;
 use super::{Dense, Interface, block};
-use crate::config::{Activation, BiasInit, Cell, Implementation, NetworkConfig, Sequence};
+use crate::config::{Activation, BiasInit, Cell, Implementation, Kernels, NetworkConfig, Sequence};
 use crate::kernel::{self, Activated, Form, Recurrence, RecurrentParameters};
 
 /// `depth` recurrent layers, each on the hidden states of the one below, and a linear output layer after every time step or
@@ -82,6 +82,14 @@ impl Recurrent {
         };
         let output = |outputs| Dense::init(config, config.width(), outputs, seed, "output", device);
         Self { hidden: (0..config.depth).map(layer).collect(), output: interface.outputs.map(output), sequence }
+    }
+
+    /// Which form the operations take; none where the layers are Burn's.
+    pub(super) fn kernels(&self) -> Option<Kernels> {
+        self.hidden.iter().find_map(|layer| match layer {
+            RecurrentLayer::Own(layer) => Some(layer.form().kernels),
+            RecurrentLayer::Stock(_) => None,
+        })
     }
 
     /// # Shapes

@@ -31,7 +31,7 @@ impl Network {
         if seeds == 1 {
             return self.clone();
         }
-        let of_seed = |values: Tensor<1>| part(values, seeds, place);
+        let of_seed = |values: Tensor<1>| values.part(seeds, place);
         let mut network = self.clone().map(&mut Replace(values(self).into_iter().map(of_seed)));
         network.set_seeds(1);
         let statistics = network.running_statistics().into_iter().map(|running| {
@@ -62,10 +62,24 @@ impl Network {
     }
 }
 
-/// What belongs to one of the seeds, of a tensor `[seeds x numbers]`. No copy where the device can do without.
-pub fn part(values: Tensor<1>, seeds: usize, place: usize) -> Tensor<1> {
-    let count = values.dims()[0] / seeds;
-    values.slice([place * count..(place + 1) * count])
+/// Tensors `[seeds x rows, ..]`.
+pub trait Stacked: Sized {
+    /// The rows of one of the seeds. No copy where the device can do without.
+    #[must_use]
+    fn part(&self, seeds: usize, place: usize) -> Self;
+}
+
+impl<const D: usize> Stacked for Tensor<D> {
+    fn part(&self, seeds: usize, place: usize) -> Self {
+        let rows = self.dims()[0] / seeds;
+        self.clone().slice([place * rows..(place + 1) * rows])
+    }
+}
+
+impl<T: Stacked> Stacked for (T, T) {
+    fn part(&self, seeds: usize, place: usize) -> Self {
+        (self.0.part(seeds, place), self.1.part(seeds, place))
+    }
 }
 
 /// The values of all parameters in the order of the module, outside the graph.
