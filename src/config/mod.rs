@@ -24,7 +24,7 @@ pub use data::{
 pub use error::{ConfigError, Origin};
 pub use measurement::{ProbeConfig, ThroughputConfig};
 pub use network::{
-    Activation, ActivationFunction, BiasInit, BlockOrder, BranchScale, MAX_DEPTH, MAX_WIDTH, NetworkConfig,
+    Activation, ActivationFunction, BiasInit, BlockOrder, BranchScale, Kernels, MAX_DEPTH, MAX_WIDTH, NetworkConfig,
     NetworkKind, Norm, NormPlace, Shortcut, WeightInit,
 };
 pub use pretraining::{PretrainingConfig, PretrainingMethod, Reconstruction, Visible};

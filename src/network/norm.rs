@@ -4,8 +4,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::pass::{BatchStatistics, Pass};
-use crate::config::{self, NetworkConfig};
-use crate::kernel;
+use crate::config::{self, Kernels, NetworkConfig};
+use crate::kernel::{self, Activated, NormForm};
 
 /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
 #[derive(Module, Debug)]
@@ -26,6 +26,8 @@ pub struct Norm {
     /// The networks of different seeds that lie one below the other: see [`kernel::LayerOps`].
     #[module(skip)]
     seeds: usize,
+    #[module(skip)]
+    kernels: Kernels,
 }
 
 impl Norm {
@@ -40,6 +42,7 @@ impl Norm {
             momentum: config.norm_momentum(),
             running: None,
             seeds: 1,
+            kernels: config.kernels(),
         })
     }
 
@@ -64,14 +67,29 @@ impl Norm {
     /// - x: `[batch, units, ..]`
     /// - returns: the same
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        self.forward_activated(x, None, pass)
+    }
+
+    /// The same with a function applied to it.
+    pub(super) fn forward_activated<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        function: Option<Activated>,
+        pass: &mut Pass,
+    ) -> Tensor<D> {
         let is_batch_norm = self.is_batch_norm();
         if let Some(running) = self.running.as_ref().filter(|_| !pass.trains()) {
-            return self.forward_with(running, x);
+            let z = self.forward_with(running, x);
+            return match function {
+                Some(function) => kernel::activated(z, function, self.kernels),
+                None => z,
+            };
         }
         let dims = x.dims();
         let stays = usize::from(is_batch_norm);
+        let form = NormForm { function, seeds: self.seeds, kernels: self.kernels };
         let axes = (0..D).filter(|axis| *axis != stays).collect();
-        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes, self.seeds);
+        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes, form);
         if is_batch_norm {
             let units = self.seeds * dims[1];
             let count = (dims.iter().product::<usize>() / units) as f64;

@@ -21,6 +21,44 @@ pub struct Limit {
     pub seeds: usize,
 }
 
+impl Limit {
+    /// Whether the parameters' gradients are not all multiplied by the same number.
+    pub fn changes_elements(self) -> bool {
+        matches!(self.clipping, Clipping::TensorNorm | Clipping::Value)
+    }
+}
+
+/// Gradients that are clipped when they are multiplied by the factor of each seed.
+#[derive(Debug)]
+pub struct ClippedLater {
+    /// The gradients.
+    pub gradients: GradientsParams,
+    /// The factor of each seed.
+    pub factors: Vec<f64>,
+    /// What clipping did, as in [`clip`].
+    pub measurement: Option<Measurement>,
+}
+
+/// Like [`clip`], but for what the update can do on its way: gradients as one vector are not multiplied here.
+pub fn clip_later<M: Module>(module: &M, gradients: GradientsParams, limit: Limit, is_measured: bool) -> ClippedLater {
+    if limit.clipping == Clipping::GlobalNorm {
+        let norms = Norms::of(&flattened(module, &gradients), limit.seeds);
+        if let Factor::Host(factors) = factor_of(&norms, limit.threshold) {
+            let coefficient = Reading::Host(factors.clone());
+            let measurement = Some(Measurement::Global { norm: norms.into_reading(), coefficient });
+            let factors = factors.into_iter().map(|factor| if is_idle(factor) { 1.0 } else { factor }).collect();
+            return ClippedLater { gradients, factors, measurement };
+        }
+    }
+    let (gradients, measurement) = clip(module, gradients, limit, is_measured);
+    ClippedLater { gradients, factors: vec![1.0; limit.seeds], measurement }
+}
+
+/// Whether a factor changes nothing, or would save nothing.
+fn is_idle(factor: f64) -> bool {
+    factor == 1.0 || !factor.is_finite()
+}
+
 /// Clips the gradients of a module. The measurement is there if clipping needs it itself or if `is_measured` asks for it.
 pub fn clip<M: Module>(
     module: &M,
@@ -114,13 +152,11 @@ impl Factor {
     }
 
     fn apply<const D: usize>(self, gradient: Tensor<D>) -> Tensor<D> {
-        // Nothing to do, or nothing to be saved.
-        let is_idle = |factor: &f64| *factor == 1.0 || !factor.is_finite();
         match self {
-            Self::Host(factors) if factors.iter().all(is_idle) => gradient,
+            Self::Host(factors) if factors.iter().copied().all(is_idle) => gradient,
             Self::Host(factors) if factors.len() == 1 => gradient * factors[0],
             Self::Host(factors) => {
-                let effective = |factor: &f64| if is_idle(factor) { 1.0 } else { *factor as f32 };
+                let effective = |factor: &f64| if is_idle(*factor) { 1.0 } else { *factor as f32 };
                 let (count, factors) = (factors.len(), factors.iter().map(effective).collect());
                 let factors = Tensor::from_data(TensorData::new::<f32, _>(factors, [count]), &gradient.device());
                 scaled(gradient, factors)

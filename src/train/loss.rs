@@ -3,8 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, activation, s};
 
-use crate::config::Loss;
+use crate::config::{Kernels, Loss};
 use crate::data::{Batch, DeviceSplit};
+use crate::kernel::{self, CostForm};
 use crate::network::{Network, Pass};
 
 /// The mean cost over the rows: over the examples of a batch, and over the time steps that have an answer.
@@ -17,7 +18,7 @@ use crate::network::{Network, Pass};
 ///   real and generated points `[rows, 2]`, whose first column is their side
 /// - returns: `[1]`
 pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
-    mean_losses(loss, outputs, targets, 1)
+    mean_losses(loss, outputs, targets, 1, Kernels::default())
 }
 
 /// The mean cost of each of several seeds, whose rows come one after the other. The gradients of their sum are, for each seed, those
@@ -27,11 +28,11 @@ pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1
 ///
 /// - outputs, targets: as in [`mean_loss`], `seeds` times as many rows
 /// - returns: `[seeds]`
-pub fn mean_losses(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, seeds: usize) -> Tensor<1> {
+pub fn mean_losses(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, seeds: usize, kernels: Kernels) -> Tensor<1> {
     let rows = (outputs.dims()[0] / seeds) as f64;
     let sum = |costs| sums(costs, seeds);
     match loss {
-        Loss::SoftmaxCrossEntropy => sum(activation::log_softmax(outputs, 1) * targets) / -rows,
+        Loss::SoftmaxCrossEntropy => kernel::softmax_cross_entropy(outputs, targets, CostForm { seeds, kernels }),
         // -t ln s(z) - (1 - t) ln(1 - s(z)) = ln(1 + exp(z)) - t z
         Loss::SigmoidCrossEntropy => sum(activation::softplus(outputs.clone(), 1.0) - outputs * targets) / rows,
         Loss::LinearProbe => sum(outputs * targets) / rows,

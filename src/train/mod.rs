@@ -28,6 +28,7 @@ pub use clock::{Clock, Stopwatch};
 pub use descent::descend_on_fourth_power;
 pub use gradient_penalty::gradient_penalty;
 pub use loss::{evaluate, mean_loss, mean_losses};
+pub use optimizer::{MeasuredUpdates, Optimizer};
 pub use saved::{StartError, serialized, start_from, to_safetensors};
 pub use step::make_step;
 pub use workload::Workload;

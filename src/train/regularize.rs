@@ -40,9 +40,14 @@ pub fn has_penalties(training: &TrainingConfig) -> bool {
     training.l1 > 0.0 || training.l2 > 0.0
 }
 
+/// Whether weights shrink by themselves.
+pub fn decays(training: &TrainingConfig) -> bool {
+    training.weight_decay != 0.0
+}
+
 /// Shrinks the weights by decoupled weight decay: w <- (1 - rate x decay) w (Loshchilov and Hutter 2019, algorithm 2).
 pub fn decay<M: Module>(module: M, training: &TrainingConfig) -> M {
-    if training.weight_decay == 0.0 {
+    if !decays(training) {
         return module;
     }
     let factor = 1.0 - training.learning_rate() * training.weight_decay;

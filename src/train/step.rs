@@ -1,11 +1,12 @@
 //! One step: forward, backward, probe, clip, update.
 
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::clip::{self, Limit};
 use super::gradient_penalty::gradient_penalty;
 use super::loss::mean_losses;
+use super::optimizer::Optimizer;
 use super::regularize;
 use super::weight_clipping;
 use crate::config::TrainingConfig;
@@ -23,7 +24,7 @@ pub fn make_step(
     mut network: Network,
     batch: Batch,
     training: &TrainingConfig,
-    optimizer: Option<&mut ModuleOptimizer>,
+    optimizer: Option<&mut Optimizer>,
     observed: Option<(&mut Probe, usize)>,
 ) -> (Network, LossMeasurement) {
     let measured = observed.as_ref().filter(|(probe, step)| probe.measures(*step));
@@ -34,7 +35,7 @@ pub fn make_step(
     };
     let critic_penalty = gradient_penalty(&network, &batch, training);
     let outputs = network.forward(batch.inputs, &mut pass);
-    let loss = mean_losses(training.loss, outputs, batch.targets, seeds);
+    let loss = mean_losses(training.loss, outputs, batch.targets, seeds, network.kernels());
     let (trace, statistics) = pass.finish();
 
     // The penalty comes of a pass of its own over other points: deltas are those of the loss.
@@ -44,6 +45,9 @@ pub fn make_step(
         None => loss.backward(),
     };
 
+    let limit = Limit { clipping: training.clipping, threshold: training.clip_threshold(), seeds };
+    let is_alone = !regularize::decays(training) && !weight_clipping::bounds(training);
+    let in_one_pass = is_alone && optimizer.as_ref().is_some_and(|optimizer| optimizer.has_one_pass(&network));
     let mut pending = PendingStep::default();
     if let Some((probe, step)) = measured {
         pending.step = *step;
@@ -64,8 +68,14 @@ pub fn make_step(
         let penalties = [regularize::penalty(&network, training, seeds), critic_penalty.map(Tensor::inner)];
         penalty = penalties.into_iter().flatten().reduce(Tensor::add).map(Reading::Device);
         if probe.wants_parameters() {
-            pending.gradients = of_loss.unwrap_or_else(|| gradient::measure(&network, &gradients, seeds));
-            before = Some(update::snapshot(&network));
+            // What one pass clips and updates, it also measures.
+            let is_measured_later = in_one_pass && !limit.changes_elements();
+            pending.gradients = match of_loss {
+                Some(found) => found,
+                None if is_measured_later => Vec::new(),
+                None => gradient::measure(&network, &gradients, seeds),
+            };
+            before = (!in_one_pass).then(|| update::snapshot(&network));
         }
     }
     if observed.as_ref().is_some_and(|(probe, step)| probe.dumps(*step)) {
@@ -73,15 +83,31 @@ pub fn make_step(
         pending.tensors = Some([parameters, tensors::gradients(&network, &gradients)].concat());
     }
 
-    let limit = Limit { clipping: training.clipping, threshold: training.clip_threshold(), seeds };
-    let (gradients, clip) = clip::clip(&network, gradients, limit, measured.is_some());
-
     pending.is_updated = optimizer.is_some();
-    if let Some(optimizer) = optimizer {
-        network = regularize::decay(network, training);
-        network = optimizer.step(training.learning_rate(), network, gradients);
-        network = weight_clipping::clip(network, training);
-        network.absorb(statistics);
+    let rate = training.learning_rate();
+    let clip;
+    match optimizer {
+        Some(optimizer) if in_one_pass => {
+            let clipped = clip::clip_later(&network, gradients, limit, measured.is_some());
+            let is_measured = measured.is_some_and(|(probe, _)| probe.wants_parameters());
+            let found;
+            (network, found) = optimizer.pass(rate, network, clipped.gradients, &clipped.factors, is_measured);
+            if pending.gradients.is_empty() {
+                pending.gradients = found.gradients;
+            }
+            pending.updates = found.updates;
+            clip = clipped.measurement;
+            network.absorb(statistics);
+        }
+        Some(optimizer) => {
+            let clipped;
+            (clipped, clip) = clip::clip(&network, gradients, limit, measured.is_some());
+            network = regularize::decay(network, training);
+            network = optimizer.step(rate, network, clipped);
+            network = weight_clipping::clip(network, training);
+            network.absorb(statistics);
+        }
+        None => (_, clip) = clip::clip(&network, gradients, limit, measured.is_some()),
     }
     if let Some(before) = before {
         pending.updates = update::measure(&pending.gradients, before, update::snapshot(&network), seeds);

@@ -3,11 +3,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::optimizer::optimizer;
+use super::optimizer::Optimizer;
 use super::{Clock, STEPS_PER_READING, StartError, TrainError, gradient_penalty, make_step, start_from};
 use crate::config::{Loss, NetworkKind, ProbeConfig, RunConfig, TrainingLength};
 use crate::data::{Batches, Dataset, DeviceSplit, Targets};
@@ -102,8 +101,8 @@ impl Workload {
     }
 
     /// A new optimizer.
-    pub fn optimizer(&self) -> ModuleOptimizer {
-        optimizer(&self.config.training)
+    pub fn optimizer(&self) -> Optimizer {
+        Optimizer::new(&self.config.training, self.config.network.kernels())
     }
 
     /// The mini-batches from the first on.

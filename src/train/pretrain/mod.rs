@@ -16,7 +16,7 @@ use super::{Control, TrainError, Workload};
 use crate::config::{PretrainingConfig, PretrainingMethod};
 use crate::data::{Batches, DeviceSplit};
 use crate::kernel::Reading;
-use crate::network::{Dense, DenseLayer, Network, Pass, Plain};
+use crate::network::{Dense, DenseLayer, Layer, Network, Pass, Plain};
 use crate::plan::RunSpec;
 use crate::probe::fetch;
 use crate::schema::{PhaseRow, PretrainingRow, RowSink, RunPhase};
