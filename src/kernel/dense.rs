@@ -354,7 +354,11 @@ impl DenseOps for burn::backend::Flex {
     ) -> Vec<FloatTensor<Self>> {
         let slope = call.has_slope.then_some(slope);
         match flex_dense::dense_backward(&x, &weight, slope.as_ref(), &kept, gradient, call.form, wanted) {
-            Ok(gradients) => gradients,
+            Ok(gradients) => {
+                // The layer above is done with it.
+                flex_dense::recycle(kept);
+                gradients
+            }
             Err(gradient) => stock_dense_backward::<Self>(x, weight, slope, kept, gradient, call.form, wanted),
         }
     }

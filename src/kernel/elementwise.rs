@@ -6,6 +6,7 @@
 use multiversion::multiversion;
 
 use super::Elementwise;
+use super::matrix::add_up;
 use super::number::Number;
 
 /// Adds the bias, if there is one, to every row and applies the function. `kept` takes the sums before the function, if its derivative
@@ -43,17 +44,12 @@ pub fn differentiate<T: Vectorized>(
     gradients: &mut [T],
     sums: &mut [T],
 ) -> Totals<T> {
-    let mut totals = Totals { largest: T::default(), of_slope: T::default() };
-    let columns = sums.len();
-    for (kept, gradients) in kept.chunks_exact(columns).zip(gradients.chunks_exact_mut(columns)) {
-        if function == Elementwise::Prelu {
-            totals.of_slope += T::gradient_of_slope(kept, gradients);
-        }
-        T::derive(function, slope, kept, gradients);
-        let largest = T::sum_up(gradients, sums);
-        totals.largest = if largest > totals.largest { largest } else { totals.largest };
+    let mut of_slope = T::default();
+    if function == Elementwise::Prelu {
+        of_slope = T::gradient_of_slope(kept, gradients);
     }
-    totals
+    T::derive(function, slope, kept, gradients);
+    Totals { largest: add_up(gradients, sums), of_slope }
 }
 
 /// A number with loops in vector instructions.
@@ -68,12 +64,10 @@ pub trait Vectorized: Number {
     fn derive(function: Elementwise, slope: Self, kept: &[Self], gradients: &mut [Self]);
     /// The sum of g z over the negative z.
     fn gradient_of_slope(kept: &[Self], gradients: &[Self]) -> Self;
-    /// sums += row; returns the largest absolute number.
-    fn sum_up(row: &[Self], sums: &mut [Self]) -> Self;
 }
 
 macro_rules! vectorized {
-    ($number:ty, $add:ident, $scale:ident, $apply:ident, $derive:ident, $gradient_of_slope:ident, $sum_up:ident) => {
+    ($number:ty, $add:ident, $scale:ident, $apply:ident, $derive:ident, $gradient_of_slope:ident) => {
         impl Vectorized for $number {
             fn add_to(bias: &[Self], row: &mut [Self]) {
                 $add(bias, row);
@@ -93,10 +87,6 @@ macro_rules! vectorized {
 
             fn gradient_of_slope(kept: &[Self], gradients: &[Self]) -> Self {
                 $gradient_of_slope(kept, gradients)
-            }
-
-            fn sum_up(row: &[Self], sums: &mut [Self]) -> Self {
-                $sum_up(row, sums)
             }
         }
 
@@ -124,16 +114,11 @@ macro_rules! vectorized {
         fn $gradient_of_slope(kept: &[$number], gradients: &[$number]) -> $number {
             gradient_of_slope(kept, gradients)
         }
-
-        #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-        fn $sum_up(row: &[$number], sums: &mut [$number]) -> $number {
-            sum_up(row, sums)
-        }
     };
 }
 
-vectorized!(f32, add_f32, scale_f32, apply_f32, derive_f32, gradient_of_slope_f32, sum_up_f32);
-vectorized!(f64, add_f64, scale_f64, apply_f64, derive_f64, gradient_of_slope_f64, sum_up_f64);
+vectorized!(f32, add_f32, scale_f32, apply_f32, derive_f32, gradient_of_slope_f32);
+vectorized!(f64, add_f64, scale_f64, apply_f64, derive_f64, gradient_of_slope_f64);
 
 /// Comparisons are such that what is not a number stays so.
 #[inline(always)]
@@ -217,22 +202,4 @@ fn gradient_of_slope<T: Number>(kept: &[T], gradients: &[T]) -> T {
         sums[lane] += term(*z, *g);
     }
     sums.into_iter().fold(T::default(), |sum, x| sum + x)
-}
-
-#[inline(always)]
-fn sum_up<T: Number>(row: &[T], sums: &mut [T]) -> T {
-    let mut largest = [T::default(); LANES];
-    let ((row, rest), (sums, others)) = (row.as_chunks::<LANES>(), sums.as_chunks_mut::<LANES>());
-    let larger = |a: T, b: T| if a > b { a } else { b };
-    for (row, sums) in row.iter().zip(sums) {
-        for lane in 0..LANES {
-            sums[lane] += row[lane];
-            largest[lane] = larger(row[lane].magnitude(), largest[lane]);
-        }
-    }
-    for (lane, (x, sum)) in rest.iter().zip(others).enumerate() {
-        *sum += *x;
-        largest[lane] = larger(x.magnitude(), largest[lane]);
-    }
-    largest.into_iter().fold(T::default(), larger)
 }

@@ -12,6 +12,9 @@ use super::{FlatParts, Norm, team};
 /// Independent partial sums: a vector register of f32 and two of f64, so that none has to be put aside.
 const LANES: usize = 8;
 
+/// Elements that are summed up in several ways one after the other, of whole rows.
+const BLOCK: usize = 4096;
+
 /// Elements that one task takes; a shorter tensor is summed by one thread.
 const CHUNK: usize = 1 << 15;
 
@@ -205,8 +208,12 @@ pub fn delta_summary(delta: &Tensor<2>) -> Option<Vec<f64>> {
     let [_, units] = delta.dims();
     with_elements(delta, |elements| {
         let mut batch_sum = vec![0.0_f64; units];
-        add_rows(elements, units, &mut batch_sum);
-        let sums = in_chunks(elements.len(), |range| finite_sums(&elements[range]), Sums::merge);
+        let mut sums = Sums::default();
+        // Both sums of some rows, while they are in the cache.
+        for rows in elements.chunks((BLOCK / units.max(1)).max(1) * units.max(1)) {
+            add_rows(rows, units, &mut batch_sum);
+            sums = sums.merge(finite_sums(rows));
+        }
         let not_finite = if sums.nonfinite > 0 { f64::NAN } else { 0.0 };
         let [max_abs, relative] = Norm::from_square_sum(sums.max_abs, sums.square_sum);
         let largest = batch_sum.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
@@ -220,7 +227,11 @@ pub fn activation_summary(activation: &Tensor<2>, flat: FlatParts) -> Option<Vec
     let [_, units] = activation.dims();
     with_elements(activation, |elements| {
         let mut largest = vec![0.0_f32; units];
-        let (sum, square_sum, saturated) = activation_sums(elements, flat, &mut largest);
+        let (mut sum, mut square_sum, mut saturated) = (0.0, 0.0, 0);
+        for rows in elements.chunks((BLOCK / units.max(1)).max(1) * units.max(1)) {
+            let part = activation_sums(rows, flat, &mut largest);
+            (sum, square_sum, saturated) = (sum + part.0, square_sum + part.1, saturated + part.2);
+        }
         let count = elements.len() as f64;
         let mean = sum / count;
         let variance = (square_sum / count - mean * mean).max(0.0);

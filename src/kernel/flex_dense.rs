@@ -11,7 +11,7 @@ use super::dense::{DenseForm, Elementwise, WantedOfDense};
 use super::elementwise::{Vectorized, activate, differentiate};
 use super::flex_layer::{contiguous, tensor};
 use super::matrix::{Panels, Rows, multiply, multiply_transposed, pack, pack_transposed};
-use super::team;
+use super::{pool, team};
 use crate::config::Kernels;
 
 type Primitive = FloatTensor<Flex>;
@@ -19,8 +19,8 @@ type Primitive = FloatTensor<Flex>;
 /// Rows whose sums are taken together. It decides in which order bias gradients are added up, and not the number of threads.
 const ROWS: usize = 32;
 
-/// Below so many multiplications a product is not worth a second thread.
-const SMALL: usize = 100_000;
+/// Below so many multiplications a product is not worth a second thread: another core has to fetch what this one has in its cache.
+const SMALL: usize = 200_000;
 
 /// `phi(x W + b)` and what is kept; `None` where the stock form must do it.
 pub fn dense(
@@ -53,6 +53,15 @@ pub fn dense_backward(
         DType::F32 => backward::<f32>(x, weight, slope, kept, gradient, form, wanted),
         DType::F64 => backward::<f64>(x, weight, slope, kept, gradient, form, wanted),
         _ => Err(gradient),
+    }
+}
+
+/// Keeps what a forward pass left for the next one, if nobody else looks at it.
+pub fn recycle(kept: Primitive) {
+    match kept.dtype() {
+        DType::F32 => pool::recycle::<f32>(kept),
+        DType::F64 => pool::recycle::<f64>(kept),
+        _ => {}
     }
 }
 
@@ -99,8 +108,8 @@ fn forward<T: Vectorized>(
         return None;
     }
     let slopes = slopes::<T>(slope, form)?;
-    let mut y = vec![T::default(); rows * units];
-    let mut kept = vec![T::default(); if form.function.keeps_value() { 0 } else { y.len() }];
+    let mut y = pool::take::<T>(rows * units);
+    let mut kept = pool::take::<T>(if form.function.keeps_value() { 0 } else { y.len() });
     let mut rest = &mut kept[..];
     let mut blocks = Vec::with_capacity(seeds);
     for (seed, y) in y.chunks_exact_mut(batch * units).enumerate() {
@@ -177,11 +186,10 @@ fn backward<T: Vectorized>(
     }
     // In place where nobody else looks at the gradient.
     let mut gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
-    let zeros = |is_wanted: bool, count: usize| vec![T::default(); if is_wanted { count } else { 0 }];
-    let mut of_x = zeros(wanted.of_x, rows * inputs);
-    let mut of_weight = zeros(wanted.of_weight, seeds * inputs * units);
-    let mut of_bias = zeros(true, seeds * units);
-    let mut of_slope = zeros(true, seeds);
+    let mut of_x = pool::take::<T>(if wanted.of_x { rows * inputs } else { 0 });
+    let mut of_weight = pool::take::<T>(if wanted.of_weight { seeds * inputs * units } else { 0 });
+    let mut of_bias = vec![T::default(); seeds * units];
+    let mut of_slope = vec![T::default(); seeds];
     let mut of_x_parts = of_x.chunks_exact_mut(batch * inputs);
     let mut of_weight_parts = of_weight.chunks_exact_mut(inputs * units);
     let parts = gradient.storage_mut::<T>().chunks_exact_mut(batch * units);
@@ -198,14 +206,29 @@ fn backward<T: Vectorized>(
         of_slope,
     });
     team::each(blocks.collect(), backward_block);
+    let of_z = if wanted.of_z {
+        Some(gradient)
+    } else {
+        pool::recycle::<T>(gradient);
+        None
+    };
     let found = [
-        wanted.of_z.then(|| gradient),
+        of_z,
         wanted.of_x.then(|| tensor(of_x, [rows, inputs])),
         wanted.of_weight.then(|| tensor(of_weight, [seeds * inputs, units])),
         wanted.of_bias.then(|| tensor(of_bias, [seeds * units])),
         wanted.of_slope.then(|| tensor(of_slope, [seeds])),
     ];
     Ok(found.into_iter().flatten().collect())
+}
+
+/// Both kinds of pieces in turn, so that every thread begins with as many of each.
+fn shared<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    let threads = team::threads();
+    let (of_first, of_second) = (first.len().div_ceil(threads), second.len().div_ceil(threads));
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let share = |_| first.by_ref().take(of_first).chain(second.by_ref().take(of_second)).collect::<Vec<T>>();
+    (0..threads).flat_map(share).collect()
 }
 
 /// A piece of work of the first half of a backward pass.
@@ -253,9 +276,9 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
 
     let (limit, factor) = T::TINY;
     let is_tiny = largest > T::default() && largest < limit;
-    let mut scaled = Vec::new();
+    let mut scaled = pool::take::<T>(if is_tiny { gradient.len() } else { 0 });
     if is_tiny {
-        scaled.extend_from_slice(gradient);
+        scaled.copy_from_slice(gradient);
         T::scale(factor, &mut scaled);
     }
     let gradient: &[T] = if is_tiny { &scaled } else { gradient };
@@ -272,7 +295,7 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
     let size = if is_small { gradient.len() / units } else { ROWS };
     let of_x = gradient.chunks(size * units).zip(of_x.chunks_mut(size * inputs));
     let of_x = of_x.map(|(gradient, out)| Second::OfX { gradient, out });
-    for_each(is_small, of_weight.chain(of_x).collect(), |work| match work {
+    for_each(is_small, shared(of_weight.collect(), of_x.collect()), |work| match work {
         Second::OfWeight { inputs, out } => {
             multiply_transposed(x, inputs, matrix(gradient, units), out);
             settle(out);

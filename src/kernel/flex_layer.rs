@@ -15,7 +15,7 @@ use super::Activated;
 use super::elementwise::Vectorized;
 use super::layer::NormForm;
 use super::number::Number;
-use super::team;
+use super::{pool, team};
 use crate::config::Kernels;
 
 type Primitive = FloatTensor<Flex>;
@@ -187,7 +187,7 @@ fn normalize<T: Columns>(
     let [gamma, beta] = [gamma.as_slice::<T>()?, beta.as_slice::<T>()?];
     let [mean, deviation] = [mean.as_slice::<T>()?, deviation.as_slice::<T>()?];
     let factor: Vec<T> = gamma.iter().zip(deviation).map(|(gamma, deviation)| *gamma / *deviation).collect();
-    let mut output = vec![T::default(); x.len()];
+    let mut output = pool::take::<T>(x.len());
     let work = shape.cut(x).zip(shape.cut_mut(&mut output));
     shape.each(work.collect(), |((seed, rows), (_, output))| {
         let [mean, factor, beta] = [mean, &factor, beta].map(|numbers| shape.of_seed(numbers, seed));

@@ -13,13 +13,13 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 use multiversion::multiversion;
-use rayon::prelude::*;
 
 use super::Activated;
 use super::elementary::{settled, sigmoid, tanh};
 use super::flex_layer::{contiguous, tensor};
 use super::product::{Grouped, Packed, Part, View, product, transposed_product};
 use super::recurrent::{Form, Recurrence, States, WeightGradients, Weights};
+use super::team;
 use crate::config::Kernels;
 
 type Primitive = FloatTensor<Flex>;
@@ -34,13 +34,9 @@ fn nothing() -> Primitive {
     tensor(vec![0.0], [1, 1])
 }
 
-/// So many zeros. All threads write them: memory that is new takes its time when it is touched first.
+/// So many zeros.
 fn zeros(count: usize) -> Vec<f32> {
-    const PIECE: usize = 1024;
-    let pieces: Vec<[f32; PIECE]> = (0..count.div_ceil(PIECE)).into_par_iter().map(|_| [0.0; PIECE]).collect();
-    let mut zeros = pieces.into_flattened();
-    zeros.truncate(count);
-    zeros
+    vec![0.0; count]
 }
 
 /// The examples of each thread. Their number decides nothing: every example is computed by itself.
@@ -155,9 +151,7 @@ pub fn recurrent(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<S
         gates,
         cells,
     });
-    let mut parts: Vec<Forward> = parts.collect();
-    parts.par_iter_mut().for_each(forward);
-    drop(parts);
+    team::each(parts.collect(), forward);
     Some(States {
         hidden: tensor(hidden, [count, units]),
         gates: if kept > 0 { tensor(gates, [count, kept]) } else { nothing() },
@@ -169,18 +163,17 @@ fn whole(elements: &[f32], columns: usize) -> Part<'_> {
     (View { elements, columns }, 0..columns)
 }
 
-fn forward(part: &mut Forward<'_>) {
-    let Forward { form, inputs, units, batch, share, x, weight, hidden, gates, cells } = part;
-    let units = *units;
+fn forward(part: Forward<'_>) {
+    let Forward { form, inputs, units, batch, share, x, weight, mut hidden, mut gates, mut cells } = part;
     let ones = vec![1.0; share.len()];
     let none = vec![0.0; share.len() * units];
     for step in 0..form.steps {
-        let x = rows(x, *batch, *inputs, step, share);
+        let x = rows(x, batch, inputs, step, &share);
         let (before, now) = hidden.split_at_mut(step);
         let hidden = &mut *now[0];
         // The initial state is 0: its part of the product is left out.
         let before: &[f32] = before.last().map_or(&none, |rows| rows);
-        let factor = [whole(x, *inputs), whole(&ones, 1), whole(before, units)];
+        let factor = [whole(x, inputs), whole(&ones, 1), whole(before, units)];
         let factor = if step == 0 { &factor[..2] } else { &factor };
         match form.recurrence {
             Recurrence::Rnn(function) => {
@@ -337,18 +330,17 @@ pub fn recurrent_backward(
         of_hidden,
         of_cells,
     });
-    let mut parts: Vec<Backward> = parts.collect();
-    parts.par_iter_mut().for_each(backward);
-    drop(parts);
+    team::each(parts.collect(), backward);
     let mut found = vec![of_sums];
     let states = [of_hidden, of_cells].into_iter().filter(|values| !values.is_empty());
     found.extend(states.map(|values| tensor(values, [count + batch, units])));
     Ok(found)
 }
 
-fn backward(part: &mut Backward<'_>) {
-    let Backward { form, units, batch, share, gradient, weight, hidden, cells, gates, of_hidden, of_cells } = part;
-    let (form, units, batch) = (*form, *units, *batch);
+fn backward(part: Backward<'_>) {
+    let Backward { form, units, batch, share, gradient, weight, hidden, cells, .. } = part;
+    let Backward { mut gates, mut of_hidden, mut of_cells, .. } = part;
+    let share = &share;
     let columns = form.recurrence.blocks() * units;
     let state_gates = form.recurrence.state_gates().iter().enumerate();
     let blocks = state_gates.filter(|(_, gate)| gate.is_some()).map(|(block, _)| block);
@@ -530,7 +522,13 @@ pub fn weight_gradients(
         let used = if recurrence.state_gates()[*block].is_some() { end } else { bias + 1 };
         transposed_product(&factor, used, gradient, columns)
     };
-    let products: Vec<Vec<f32>> = strips.par_iter().with_max_len(1).map(product).collect();
+    let mut products = vec![Vec::new(); strips.len()];
+    team::each(
+        strips.iter().zip(&mut products).collect(),
+        |(strip, place): (&(usize, Range<usize>), &mut Vec<f32>)| {
+            *place = product(strip);
+        },
+    );
     // Some rows of the blocks that have a gate. The gates of a cell stand in the order of their blocks.
     let joined = |rows: Range<usize>, gates: &[Option<usize>]| {
         let mut joined = Vec::with_capacity(rows.len() * recurrence.gates() * units);

@@ -9,9 +9,9 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 use multiversion::multiversion;
 
-use super::team;
 use super::update::{Measured, Moments, Rule, Update};
 use super::{Norm, Reading};
+use super::{pool, team};
 
 /// Numbers that are taken at a time.
 const PIECE: usize = 8192;
@@ -94,11 +94,19 @@ pub fn updated<const D: usize>(
     gradient: Tensor<D>,
     moments: &mut Moments,
     update: &Update<'_>,
-) -> Option<(Tensor<D>, Option<Measured>)> {
-    let mut value = value.try_into_primitive::<Flex>().ok()?;
-    let gradient = gradient.try_into_primitive::<Flex>().ok()?;
+) -> Result<(Tensor<D>, Option<Measured>), Tensor<D>> {
+    let Ok(gradient) = gradient.try_into_primitive::<Flex>() else {
+        return Err(value);
+    };
+    if !is_ours(&value) || gradient.dtype() != DType::F32 {
+        return Err(value);
+    }
+    // No second handle is left from looking, which would keep it from changing in place.
+    let Ok(mut value) = value.try_into_primitive::<Flex>() else {
+        unreachable!("it lies in the memory of this machine")
+    };
     let gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
-    let gradient = gradient.as_slice::<f32>()?;
+    let elements: &[f32] = gradient.storage();
     if !value.is_contiguous() {
         value = value.to_contiguous();
     }
@@ -112,7 +120,7 @@ pub fn updated<const D: usize>(
     let mut of_piece = sums.iter_mut();
     let (mut first, mut second) = (&mut moments.first[..], &mut moments.second[..]);
     let mut items = Vec::with_capacity(seeds * pieces);
-    let blocks = weights.chunks_exact_mut(length.max(1)).zip(gradient.chunks_exact(length.max(1)));
+    let blocks = weights.chunks_exact_mut(length.max(1)).zip(elements.chunks_exact(length.max(1)));
     for ((weights, gradient), factor) in blocks.zip(update.factors) {
         for (weights, gradient) in weights.chunks_mut(PIECE).zip(gradient.chunks(PIECE)) {
             let (of_first, of_second) = (take(&mut first, weights.len()), take(&mut second, weights.len()));
@@ -130,7 +138,8 @@ pub fn updated<const D: usize>(
     }
     team::each(items, |piece| change(piece, numbers, update.is_measured));
     let measured = update.is_measured.then(|| measured(&sums, pieces));
-    Some((Tensor::from_primitive::<Flex>(value), measured))
+    pool::recycle::<f32>(gradient);
+    Ok((Tensor::from_primitive::<Flex>(value), measured))
 }
 
 /// The next numbers of a buffer, or none of an empty one.

@@ -11,8 +11,10 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::pool::{self, Pooled};
+
 /// The numbers of a matrix, f32 or f64, and the vectors of them that a processor calculates with.
-pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 'static {
+pub trait Real: Pooled + Send + Sync + PartialOrd + std::fmt::Debug + 'static {
     /// A vector register.
     type Vector<S: Simd>: Copy;
 
@@ -22,6 +24,8 @@ pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 's
     fn multiply_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
     /// `a + b`
     fn add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// The larger one of a and |b|.
+    fn larger<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// As many whole vectors as the numbers have.
     fn vectors<S: Simd>(numbers: &[Self]) -> &[Self::Vector<S>];
     /// The same to be written.
@@ -29,7 +33,7 @@ pub trait Real: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 's
 }
 
 macro_rules! real {
-    ($number:ty, $vector:ident, $splat:ident, $multiply_add:ident, $add:ident, $as:ident, $as_mut:ident) => {
+    ($number:ty, $vector:ident, $splat:ident, $multiply_add:ident, $add:ident, $abs:ident, $max:ident, $as:ident, $as_mut:ident) => {
         impl Real for $number {
             type Vector<S: Simd> = S::$vector;
 
@@ -49,6 +53,11 @@ macro_rules! real {
             }
 
             #[inline(always)]
+            fn larger<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$max(a, simd.$abs(b))
+            }
+
+            #[inline(always)]
             fn vectors<S: Simd>(numbers: &[Self]) -> &[S::$vector] {
                 S::$as(numbers).0
             }
@@ -61,14 +70,20 @@ macro_rules! real {
     };
 }
 
-real!(f32, f32s, splat_f32s, mul_add_e_f32s, add_f32s, as_simd_f32s, as_mut_simd_f32s);
-real!(f64, f64s, splat_f64s, mul_add_e_f64s, add_f64s, as_simd_f64s, as_mut_simd_f64s);
+real!(f32, f32s, splat_f32s, mul_add_e_f32s, add_f32s, abs_f32s, max_f32s, as_simd_f32s, as_mut_simd_f32s);
+real!(f64, f64s, splat_f64s, mul_add_e_f64s, add_f64s, abs_f64s, max_f64s, as_simd_f64s, as_mut_simd_f64s);
 
 /// Vectors side by side in a tile.
 const SIDE_BY_SIDE: usize = 2;
 
+/// Whether there are registers for the sums of a large tile.
+#[inline(always)]
+pub(super) fn has_many_registers<S: Simd>() -> bool {
+    S::REGISTER_COUNT > 16
+}
+
 /// Columns of a panel and of a tile on this machine.
-fn panel_width<T: Real>() -> usize {
+pub(super) fn panel_width<T: Real>() -> usize {
     struct Width<T>(std::marker::PhantomData<T>);
     impl<T: Real> WithSimd for Width<T> {
         type Output = usize;
@@ -101,7 +116,7 @@ impl<'a, T> Rows<'a, T> {
 
 /// A matrix in panels of columns, each panel row by row; the last one is filled up with zeros.
 #[derive(Debug)]
-pub struct Panels<T> {
+pub struct Panels<T: Real> {
     rows: usize,
     columns: usize,
     width: usize,
@@ -112,7 +127,13 @@ impl<T: Real> Panels<T> {
     /// A place for a matrix.
     pub fn new(rows: usize, columns: usize) -> Self {
         let width = panel_width::<T>();
-        Self { rows, columns, width, elements: vec![T::default(); columns.div_ceil(width) * width * rows] }
+        let mut elements = pool::take::<T>(columns.div_ceil(width) * width * rows);
+        if columns % width > 0 {
+            // Columns that are not there are zeros.
+            let last = elements.len() - rows * width;
+            elements[last..].fill(T::default());
+        }
+        Self { rows, columns, width, elements }
     }
 
     /// The panels one by one, each with its columns, to be filled by [`pack`] or [`pack_transposed`].
@@ -123,12 +144,67 @@ impl<T: Real> Panels<T> {
     }
 }
 
+impl<T: Real> Drop for Panels<T> {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.elements));
+    }
+}
+
 /// Fills the panel of some columns of a matrix.
 pub fn pack<T: Real>(matrix: Rows<'_, T>, columns: &Range<usize>, panel: &mut [T]) {
-    let width = panel_width::<T>();
-    for (place, row) in panel.chunks_exact_mut(width).zip(matrix.elements.chunks_exact(matrix.columns)) {
-        place[..columns.len()].copy_from_slice(&row[columns.clone()]);
+    struct Pack<'a, T: Real> {
+        matrix: Rows<'a, T>,
+        columns: &'a Range<usize>,
+        panel: &'a mut [T],
     }
+    impl<T: Real> WithSimd for Pack<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let width = SIDE_BY_SIDE * size_of::<T::Vector<S>>() / size_of::<T>();
+            let rows = self.matrix.elements.chunks_exact(self.matrix.columns);
+            for (place, row) in self.panel.chunks_exact_mut(width).zip(rows) {
+                copy::<S, T>(&row[self.columns.clone()], place);
+            }
+        }
+    }
+    Arch::new().dispatch(Pack { matrix, columns, panel });
+}
+
+/// Adds rows to the sums of their columns; returns the largest absolute number.
+pub fn add_up<T: Real>(rows: &[T], sums: &mut [T]) -> T {
+    struct AddUp<'a, T> {
+        rows: &'a [T],
+        sums: &'a mut [T],
+    }
+    impl<T: Real> WithSimd for AddUp<'_, T> {
+        type Output = T;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> T {
+            let mut largest = T::splat(simd, T::default());
+            let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
+            for row in self.rows.chunks_exact(self.sums.len()) {
+                for (sums, row) in self.sums.chunks_mut(lanes).zip(row.chunks(lanes)) {
+                    if let [row] = T::vectors::<S>(row) {
+                        largest = T::larger(simd, largest, *row);
+                        put::<S, T>(simd, &[*row], sums, T::add::<S>);
+                    } else {
+                        let mut place = [T::default(); LARGEST_VECTOR];
+                        place[..row.len()].copy_from_slice(row);
+                        let row = T::vectors::<S>(&place)[0];
+                        largest = T::larger(simd, largest, row);
+                        put::<S, T>(simd, &[row], sums, T::add::<S>);
+                    }
+                }
+            }
+            let mut lanes = [T::default(); LARGEST_VECTOR];
+            T::vectors_mut::<S>(&mut lanes)[0] = largest;
+            lanes.into_iter().fold(T::default(), |largest, x| if x > largest { x } else { largest })
+        }
+    }
+    Arch::new().dispatch(AddUp { rows, sums })
 }
 
 /// Fills the panel of some columns of a matrix whose transpose is given: they are rows of it.
@@ -153,7 +229,7 @@ pub fn pack_transposed<T: Real>(transpose: Rows<'_, T>, columns: &Range<usize>, 
 /// - x: `[rows, inner]`, panels: `[inner, columns]`
 /// - out: `[rows, columns]`
 pub fn multiply<T: Real>(x: Rows<'_, T>, panels: &Panels<T>, out: &mut [T]) {
-    struct Multiply<'a, T> {
+    struct Multiply<'a, T: Real> {
         x: Rows<'a, T>,
         panels: &'a Panels<T>,
         out: &'a mut [T],
@@ -164,7 +240,7 @@ pub fn multiply<T: Real>(x: Rows<'_, T>, panels: &Panels<T>, out: &mut [T]) {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { x, panels, out } = self;
-            if S::REGISTER_COUNT > 16 {
+            if has_many_registers::<S>() {
                 by_rows::<S, T, 8>(simd, x, panels, out);
             } else {
                 by_rows::<S, T, 4>(simd, x, panels, out);
@@ -193,7 +269,7 @@ pub fn multiply_transposed<T: Real>(x: Rows<'_, T>, inputs: Range<usize>, gradie
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { x, inputs, gradient, out } = self;
-            if S::REGISTER_COUNT > 16 {
+            if has_many_registers::<S>() {
                 by_inputs::<S, T, 8>(simd, x, &inputs, gradient, out);
             } else {
                 by_inputs::<S, T, 4>(simd, x, &inputs, gradient, out);
@@ -204,7 +280,7 @@ pub fn multiply_transposed<T: Real>(x: Rows<'_, T>, inputs: Range<usize>, gradie
 }
 
 /// A tile of a result, in registers.
-type Tile<S, T, const ROWS: usize> = [[<T as Real>::Vector<S>; SIDE_BY_SIDE]; ROWS];
+pub(super) type Tile<S, T, const ROWS: usize> = [[<T as Real>::Vector<S>; SIDE_BY_SIDE]; ROWS];
 
 #[inline(always)]
 fn by_rows<S: Simd, T: Real, const ROWS: usize>(simd: S, x: Rows<'_, T>, panels: &Panels<T>, out: &mut [T]) {
@@ -258,7 +334,7 @@ fn tile<S: Simd, T: Real, const ROWS: usize>(
 
 /// Writes the first `width` numbers of each row of a tile, which are almost always all.
 #[inline(always)]
-fn store<S: Simd, T: Real>(
+pub(super) fn store<S: Simd, T: Real>(
     simd: S,
     sums: &[[T::Vector<S>; SIDE_BY_SIDE]],
     out: &mut [T],
@@ -272,7 +348,13 @@ fn store<S: Simd, T: Real>(
 
 /// Adds them instead.
 #[inline(always)]
-fn add<S: Simd, T: Real>(simd: S, sums: &[[T::Vector<S>; SIDE_BY_SIDE]], out: &mut [T], columns: usize, width: usize) {
+pub(super) fn add<S: Simd, T: Real>(
+    simd: S,
+    sums: &[[T::Vector<S>; SIDE_BY_SIDE]],
+    out: &mut [T],
+    columns: usize,
+    width: usize,
+) {
     for (row, sums) in sums.iter().enumerate() {
         put::<S, T>(simd, sums, &mut out[row * columns..][..width], T::add::<S>);
     }
@@ -282,7 +364,7 @@ fn add<S: Simd, T: Real>(simd: S, sums: &[[T::Vector<S>; SIDE_BY_SIDE]], out: &m
 #[inline(always)]
 fn put<S: Simd, T: Real>(
     simd: S,
-    sums: &[T::Vector<S>; SIDE_BY_SIDE],
+    sums: &[T::Vector<S>],
     out: &mut [T],
     combine: impl Fn(S, T::Vector<S>, T::Vector<S>) -> T::Vector<S>,
 ) {
@@ -350,7 +432,7 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
 
 /// Copies numbers to the beginning of a place, vector by vector where there are whole ones.
 #[inline(always)]
-fn copy<S: Simd, T: Real>(from: &[T], to: &mut [T]) {
+pub(super) fn copy<S: Simd, T: Real>(from: &[T], to: &mut [T]) {
     let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
     for (from, to) in from.chunks(lanes).zip(to.chunks_mut(lanes)) {
         match (T::vectors::<S>(from), T::vectors_mut::<S>(to)) {
@@ -363,7 +445,7 @@ fn copy<S: Simd, T: Real>(from: &[T], to: &mut [T]) {
 /// The sums over a panel's rows of the products with `ROWS` numbers of each row of the first factor, whose rows have so many
 /// columns.
 #[inline(always)]
-fn transposed_tile<S: Simd, T: Real, const ROWS: usize>(
+pub(super) fn transposed_tile<S: Simd, T: Real, const ROWS: usize>(
     simd: S,
     factor: &[T],
     columns: usize,

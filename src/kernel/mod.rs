@@ -27,6 +27,8 @@ mod matrix;
 #[cfg(feature = "flex")]
 mod number;
 #[cfg(feature = "flex")]
+mod pool;
+#[cfg(feature = "flex")]
 mod product;
 mod recurrent;
 mod summary;

@@ -5,17 +5,14 @@
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-use burn::tensor::Element;
-use bytemuck::Pod;
-
 use super::elementary;
 use super::matrix::Real;
+use super::pool::Pooled;
 
 /// f32 or f64. The functions of f32 are straight-line code, which the compiler turns into vector instructions.
 pub trait Number:
     Real
-    + Element
-    + Pod
+    + Pooled
     + Add<Output = Self>
     + AddAssign
     + Sub<Output = Self>

@@ -8,8 +8,10 @@
 
 use std::ops::Range;
 
-use multiversion::{multiversion, target::match_target};
-use rayon::prelude::*;
+use pulp::{Arch, Simd, WithSimd};
+
+use super::matrix::{Real, Tile, add, copy, has_many_registers, panel_width, store, transposed_tile};
+use super::team;
 
 /// A matrix as it lies in memory: `[rows, columns]`, row by row.
 #[derive(Clone, Copy, Debug)]
@@ -27,17 +29,22 @@ impl<'a> View<'a> {
     }
 }
 
-/// The sums of a product that stand in registers at a time: rows of the one factor, columns of the other, a panel. They were
-/// measured: with others the compiler keeps the sums in memory.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn tile_size() -> (usize, usize) {
-    match_target! {
-        "x86_64+avx512f" => (10, 32),
-        "x86_64+avx2+fma" => (6, 16),
-        "aarch64+neon" => (6, 16),
-        _ => (4, 16),
+/// The rows of the one factor whose sums stand in registers at a time.
+fn tile_rows() -> usize {
+    struct TileRows;
+    impl WithSimd for TileRows {
+        type Output = usize;
+
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            if has_many_registers::<S>() { WIDE } else { NARROW }
+        }
     }
+    Arch::new().dispatch(TileRows)
 }
+
+/// Rows of a tile on machines with more than 16 vector registers, and on others.
+const WIDE: usize = 8;
+const NARROW: usize = 4;
 
 /// A matrix in panels of so many columns as a tile has, each panel row by row; the last one is filled up with zeros.
 #[derive(Debug)]
@@ -53,7 +60,7 @@ pub struct Packed {
 impl Packed {
     /// A matrix of zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
-        let (_, panel) = tile_size();
+        let panel = panel_width::<f32>();
         let count = columns.div_ceil(panel);
         Self { panel, rows, columns, panels: vec![0.0; count * rows * panel], set_rows: vec![0..0; count] }
     }
@@ -85,45 +92,45 @@ pub type Part<'a> = (View<'a>, Range<usize>);
 ///
 /// - parts: `[rows, some columns]`
 /// - out: `[rows, matrix columns]`
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn product(parts: &[Part<'_>], matrix: &Packed, out: &mut [f32]) {
-    match_target! {
-        "x86_64+avx512f" => by_rows::<10, 32, true>(parts, matrix, out),
-        "x86_64+avx2+fma" => by_rows::<6, 16, true>(parts, matrix, out),
-        "aarch64+neon" => by_rows::<6, 16, true>(parts, matrix, out),
-        _ => by_rows::<4, 16, false>(parts, matrix, out),
+    struct Product<'a> {
+        parts: &'a [Part<'a>],
+        matrix: &'a Packed,
+        out: &'a mut [f32],
     }
+    impl WithSimd for Product<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self { parts, matrix, out } = self;
+            if has_many_registers::<S>() {
+                by_rows::<S, WIDE>(simd, parts, matrix, out);
+            } else {
+                by_rows::<S, NARROW>(simd, parts, matrix, out);
+            }
+        }
+    }
+    Arch::new().dispatch(Product { parts, matrix, out });
 }
 
 #[inline(always)]
-fn by_rows<const ROWS: usize, const PANEL: usize, const FMA: bool>(
-    parts: &[Part<'_>],
-    matrix: &Packed,
-    out: &mut [f32],
-) {
+fn by_rows<S: Simd, const ROWS: usize>(simd: S, parts: &[Part<'_>], matrix: &Packed, out: &mut [f32]) {
     let inner: usize = parts.iter().map(|(_, columns)| columns.len()).sum();
     let rows = out.len() / matrix.columns;
     let mut scratch = vec![0.0; inner * ROWS];
-    let mut first = 0;
-    while first < rows {
-        let left = rows - first;
+    for first in (0..rows).step_by(ROWS) {
         let out = &mut out[first * matrix.columns..];
-        if left > 4 {
-            few_rows::<ROWS, PANEL, FMA>(parts, first, ROWS.min(left), matrix, out, &mut scratch[..inner * ROWS]);
-            first += ROWS;
-        } else {
-            few_rows::<4, PANEL, FMA>(parts, first, left, matrix, out, &mut scratch[..inner * 4]);
-            first += 4;
-        }
+        few_rows::<S, ROWS>(simd, parts, (first, ROWS.min(rows - first)), matrix, out, &mut scratch);
     }
 }
 
 /// `count` rows from `first` on, at most `ROWS`; `out` begins with the first of them.
 #[inline(always)]
-fn few_rows<const ROWS: usize, const PANEL: usize, const FMA: bool>(
+fn few_rows<S: Simd, const ROWS: usize>(
+    simd: S,
     parts: &[Part<'_>],
-    first: usize,
-    count: usize,
+    (first, count): (usize, usize),
     matrix: &Packed,
     out: &mut [f32],
     scratch: &mut [f32],
@@ -140,53 +147,15 @@ fn few_rows<const ROWS: usize, const PANEL: usize, const FMA: bool>(
         }
     }
     let inner = scratch.len() / ROWS;
-    for (number, panel) in matrix.panels.chunks_exact(matrix.rows * PANEL).enumerate() {
+    let width = matrix.panel;
+    for (number, panel) in matrix.panels.chunks_exact(matrix.rows * width).enumerate() {
         let set_rows = &matrix.set_rows[number];
         let (start, end) = (set_rows.start.min(inner), set_rows.end.min(inner));
-        let (factor, panel) = (&scratch[start * ROWS..end * ROWS], &panel[start * PANEL..end * PANEL]);
-        let sums = tile::<ROWS, PANEL, FMA>(factor.chunks_exact(ROWS), panel.chunks_exact(PANEL));
-        let column = number * PANEL;
-        let width = PANEL.min(matrix.columns - column);
-        for (row, sums) in sums.iter().enumerate().take(count) {
-            copy_panel::<PANEL>(sums, &mut out[row * matrix.columns + column..], width);
-        }
+        let (factor, panel) = (&scratch[start * ROWS..end * ROWS], &panel[start * width..end * width]);
+        let sums: Tile<S, f32, ROWS> = transposed_tile(simd, factor, ROWS, f32::vectors::<S>(panel));
+        let column = number * width;
+        store(simd, &sums[..count], &mut out[column..], matrix.columns, width.min(matrix.columns - column));
     }
-}
-
-/// Copies the first `count` numbers, which are almost always all.
-#[inline(always)]
-fn copy_panel<const PANEL: usize>(from: &[f32], to: &mut [f32], count: usize) {
-    if count == PANEL {
-        to[..PANEL].copy_from_slice(&from[..PANEL]);
-    } else {
-        to[..count].copy_from_slice(&from[..count]);
-    }
-}
-
-/// The sum over all pairs of the product of a column of `ROWS` numbers and a row of `PANEL` numbers.
-#[inline(always)]
-fn tile<'a, const ROWS: usize, const PANEL: usize, const FMA: bool>(
-    columns: impl Iterator<Item = &'a [f32]>,
-    rows: impl Iterator<Item = &'a [f32]>,
-) -> [[f32; PANEL]; ROWS] {
-    let mut sums = [[0.0_f32; PANEL]; ROWS];
-    for (x, weights) in columns.zip(rows) {
-        let (Ok(x), Ok(weights)) = (<&[f32; ROWS]>::try_from(x), <&[f32; PANEL]>::try_from(weights)) else {
-            break;
-        };
-        for row in 0..ROWS {
-            for column in 0..PANEL {
-                sums[row][column] = multiply_add::<FMA>(x[row], weights[column], sums[row][column]);
-            }
-        }
-    }
-    sums
-}
-
-/// `a b + c`, in one rounding where the machine has an instruction for it.
-#[inline(always)]
-fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// A matrix in blocks of [`BLOCK`] rows, each in groups of as many columns as a tile has rows, each group row by row; the last
@@ -202,7 +171,7 @@ const BLOCK: usize = 128;
 impl Grouped {
     /// A matrix whose rows `fill` writes over zeros.
     pub fn new(rows: usize, columns: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
-        let (size, _) = tile_size();
+        let size = tile_rows();
         let block = |first: usize| {
             let mut block = vec![0.0; columns.div_ceil(size) * BLOCK * size];
             let mut values = vec![0.0; columns];
@@ -215,7 +184,11 @@ impl Grouped {
             }
             block
         };
-        Self { blocks: (0..rows).into_par_iter().step_by(BLOCK).map(block).collect() }
+        let mut blocks = vec![Vec::new(); rows.div_ceil(BLOCK)];
+        team::each(blocks.iter_mut().enumerate().collect(), |(number, place): (usize, &mut Vec<f32>)| {
+            *place = block(number * BLOCK);
+        });
+        Self { blocks }
     }
 }
 
@@ -225,55 +198,57 @@ impl Grouped {
 ///
 /// - x: `[rows, inputs or more]`, gradient: `[rows, outputs]`
 /// - returns: `[inputs, some outputs]`
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn transposed_product(x: &Grouped, inputs: usize, gradient: View<'_>, outputs: &Range<usize>) -> Vec<f32> {
-    match_target! {
-        "x86_64+avx512f" => by_inputs::<10, 32, true>(x, inputs, gradient, outputs),
-        "x86_64+avx2+fma" => by_inputs::<6, 16, true>(x, inputs, gradient, outputs),
-        "aarch64+neon" => by_inputs::<6, 16, true>(x, inputs, gradient, outputs),
-        _ => by_inputs::<4, 16, false>(x, inputs, gradient, outputs),
+    struct TransposedProduct<'a> {
+        x: &'a Grouped,
+        inputs: usize,
+        gradient: View<'a>,
+        outputs: &'a Range<usize>,
     }
+    impl WithSimd for TransposedProduct<'_> {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+            let Self { x, inputs, gradient, outputs } = self;
+            if has_many_registers::<S>() {
+                by_inputs::<S, WIDE>(simd, x, inputs, gradient, outputs)
+            } else {
+                by_inputs::<S, NARROW>(simd, x, inputs, gradient, outputs)
+            }
+        }
+    }
+    Arch::new().dispatch(TransposedProduct { x, inputs, gradient, outputs })
 }
 
 #[inline(always)]
-fn by_inputs<const ROWS: usize, const PANEL: usize, const FMA: bool>(
+fn by_inputs<S: Simd, const ROWS: usize>(
+    simd: S,
     x: &Grouped,
     inputs: usize,
     gradient: View<'_>,
     outputs: &Range<usize>,
 ) -> Vec<f32> {
-    let width = outputs.len();
+    let (width, panel_width) = (outputs.len(), panel_width::<f32>());
     let mut out = vec![0.0; inputs * width];
-    let mut columns = vec![0.0; BLOCK * PANEL];
+    let mut columns = vec![0.0; BLOCK * panel_width];
     for (block, gradient_block) in x.blocks.iter().zip(gradient.elements.chunks(BLOCK * gradient.columns)) {
         let rows = gradient_block.len() / gradient.columns;
-        for panel in (0..width).step_by(PANEL) {
-            let count = PANEL.min(width - panel);
-            for (values, row) in columns.chunks_exact_mut(PANEL).zip(gradient_block.chunks_exact(gradient.columns)) {
-                copy_panel::<PANEL>(&row[outputs.start + panel..], values, count);
+        for panel in (0..width).step_by(panel_width) {
+            let count = panel_width.min(width - panel);
+            let places = columns.chunks_exact_mut(panel_width);
+            for (values, row) in places.zip(gradient_block.chunks_exact(gradient.columns)) {
+                copy::<S, f32>(&row[outputs.start + panel..][..count], values);
             }
+            let columns = f32::vectors::<S>(&columns[..rows * panel_width]);
             for (group, start) in block.chunks_exact(BLOCK * ROWS).zip((0..inputs).step_by(ROWS)) {
-                let sums =
-                    tile::<ROWS, PANEL, FMA>(group[..rows * ROWS].chunks_exact(ROWS), columns.chunks_exact(PANEL));
+                let sums: Tile<S, f32, ROWS> = transposed_tile(simd, &group[..rows * ROWS], ROWS, columns);
                 let inputs = ROWS.min(inputs - start);
-                add_panels(&sums[..inputs], &mut out[start * width + panel..], width, count);
+                add(simd, &sums[..inputs], &mut out[start * width + panel..], width, count);
             }
         }
     }
     out
-}
-
-/// Adds the first `count` numbers of each sum to the rows of a matrix of so many columns, which are almost always all.
-#[inline(always)]
-fn add_panels<const PANEL: usize>(sums: &[[f32; PANEL]], out: &mut [f32], columns: usize, count: usize) {
-    for (row, sums) in sums.iter().enumerate() {
-        let out = &mut out[row * columns..];
-        // In a place of its own, so that the compiler sees that nothing overlaps.
-        let mut new = [0.0; PANEL];
-        copy_panel::<PANEL>(out, &mut new, count);
-        (0..PANEL).for_each(|column| new[column] += sums[column]);
-        copy_panel::<PANEL>(&new, out, count);
-    }
 }
 
 #[cfg(test)]

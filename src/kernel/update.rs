@@ -74,18 +74,23 @@ pub fn is_updated_in_one_pass<const D: usize>(value: &Tensor<D>) -> bool {
     }
 }
 
-/// The parameter after an update, outside the graph, and what was measured; `None` where [`is_updated_in_one_pass`] is false.
+/// The parameter after an update, outside the graph, and what was measured; `Err` gives it back where [`is_updated_in_one_pass`] is
+/// false. It changes in place if nobody else holds it.
+///
+/// # Errors
+///
+/// The parameter as it was.
 pub fn updated<const D: usize>(
     value: Tensor<D>,
     gradient: Tensor<D>,
     moments: &mut Moments,
     update: &Update<'_>,
-) -> Option<(Tensor<D>, Option<Measured>)> {
+) -> Result<(Tensor<D>, Option<Measured>), Tensor<D>> {
     #[cfg(feature = "flex")]
     return flex_update::updated(value, gradient, moments, update);
     #[cfg(not(feature = "flex"))]
     {
-        let _ = (value, gradient, moments, update);
-        None
+        let _ = (gradient, moments, update);
+        Err(value)
     }
 }

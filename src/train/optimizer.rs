@@ -93,15 +93,14 @@ impl ModuleMapper for OnePass<'_> {
         let moments = self.moments.entry(id).or_default();
         let element_count = gradient.shape().num_elements() / self.update.factors.len();
         let mut found = None;
-        let param = changed(param, |value| {
-            // A parameter that is not where the others are stays as it is: there is none.
-            match kernel::updated(value.clone(), gradient, moments, &self.update) {
-                Some((value, measured)) => {
-                    found = measured;
-                    value
-                }
-                None => value,
+        let update = &self.update;
+        let param = changed(param, |value| match kernel::updated(value, gradient, moments, update) {
+            Ok((value, measured)) => {
+                found = measured;
+                value
             }
+            // A parameter that is not where the others are stays as it is: there is none.
+            Err(value) => value,
         });
         if let Some(Measured { gradient, update }) = found {
             let parameter = self.path.to_string();
