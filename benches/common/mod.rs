@@ -1,9 +1,11 @@
-//! What the benches share: the device of `GRADMARK_DEVICE`, and timing of whole steps.
+//! What the benches share: the device of `GRADMARK_DEVICE`, its peak, and timing of whole steps.
 
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use criterion::Bencher;
+use burn::tensor::{Distribution, Tensor};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Throughput};
 use gradmark::config::{
     BatchSize, DataConfig, Loss, NetworkConfig, ProbeConfig, RunConfig, ThroughputConfig, TrainingConfig,
     TrainingLength,
@@ -11,6 +13,10 @@ use gradmark::config::{
 use gradmark::data::Sources;
 use gradmark::device::{self, Adapter, Device};
 use gradmark::train::Workload;
+
+/// Rows and columns of the matrices that give the peak, and how many products are made.
+const PEAK_SIZE: usize = 1536;
+const PEAK_TURNS: usize = 12;
 
 /// Opens the device that `GRADMARK_DEVICE` names (default: auto) and says which one it is.
 pub fn open_device() -> (Device, Adapter) {
@@ -46,17 +52,79 @@ pub fn workload(config: &RunConfig, device: &Device) -> Workload {
     Workload::new(config, 1, &Sources::default().load(config, 1).expect("no files"), device)
 }
 
-/// Times whole steps, the device synchronised before the first and after the last of a sample.
-pub fn bench_steps(bencher: &mut Bencher<'_>, workload: &Workload, probe_every: usize, quantities: &ProbeConfig) {
+/// What a device does at its best; nothing is known of it in test mode.
+#[derive(Clone, Copy)]
+pub struct Peak {
+    flops_per_second: Option<f64>,
+}
+
+/// The best of several products of two large matrices, printed. Burn knows peaks of GPUs alone; this one is measured in the same way
+/// on every device.
+pub fn measure_peak(device: &Device) -> Peak {
+    if is_test() {
+        return Peak { flops_per_second: None };
+    }
+    let matrix = Tensor::<2>::random([PEAK_SIZE, PEAK_SIZE], Distribution::Default, device);
+    let product_s = |_| {
+        device.sync().expect("the device works");
+        let start = Instant::now();
+        let product = matrix.clone().matmul(matrix.clone());
+        device.sync().expect("the device works");
+        drop(product);
+        start.elapsed().as_secs_f64()
+    };
+    let best_s = (0..PEAK_TURNS).map(product_s).fold(f64::INFINITY, f64::min);
+    let flops_per_second = 2.0 * (PEAK_SIZE as f64).powi(3) / best_s;
+    let shown = flops_per_second / 1e9;
+    eprintln!("peak: {shown:.1} GFLOP/s (best of {PEAK_TURNS} products of {PEAK_SIZE} x {PEAK_SIZE}, measured)");
+    Peak { flops_per_second: Some(flops_per_second) }
+}
+
+/// As criterion tells it: `cargo test --benches` leaves `--bench` out, `cargo bench -- --test` says so.
+fn is_test() -> bool {
+    let is_given = |name| std::env::args().any(|argument| argument == name);
+    !is_given("--bench") || is_given("--test")
+}
+
+/// Times whole steps, the device synchronised before the first and after the last of a sample. Criterion's elements are the
+/// floating-point operations of the matrix products; their share of the peak is printed.
+pub fn bench_steps(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    peak: Peak,
+    name: &str,
+    workload: &Workload,
+    probe_every: usize,
+    quantities: &ProbeConfig,
+) {
     let mut batches = workload.batches();
     let never = AtomicBool::new(false);
     // Steps are counted on from sample to sample, so that every 16th is every 16th even in samples of a few steps.
     let mut first = 0;
-    bencher.iter_custom(|steps| {
-        let steps = first..first + steps as usize;
-        first = steps.end;
-        let measures = |step: usize| probe_every > 0 && step.is_multiple_of(probe_every);
-        let elapsed_ms = workload.time_steps(&mut batches, steps, measures, quantities, &never);
-        Duration::from_secs_f64(elapsed_ms.expect("the device works") / 1e3)
+    let mut step_times_s = Vec::new();
+    group.throughput(Throughput::Elements(workload.flops_per_step() as u64));
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|steps| {
+            let steps = first..first + steps as usize;
+            first = steps.end;
+            let measures = |step: usize| probe_every > 0 && step.is_multiple_of(probe_every);
+            let elapsed_ms = workload.time_steps(&mut batches, steps.clone(), measures, quantities, &never);
+            let elapsed_s = elapsed_ms.expect("the device works") / 1e3;
+            step_times_s.push(elapsed_s / steps.len() as f64);
+            Duration::from_secs_f64(elapsed_s)
+        });
     });
+    print_share(peak, name, workload.flops_per_step(), &mut step_times_s);
+}
+
+/// By the median of the samples, those of the warm-up included. Nothing where a filter leaves the bench out.
+fn print_share(peak: Peak, name: &str, flops: f64, step_times_s: &mut [f64]) {
+    step_times_s.sort_by(f64::total_cmp);
+    if let (Some(peak), Some(median_s)) = (peak.flops_per_second, step_times_s.get(step_times_s.len() / 2)) {
+        let flops_per_second = flops / median_s;
+        eprintln!(
+            "{name}: {:.1} GFLOP/s, {:.0} % of the peak",
+            flops_per_second / 1e9,
+            100.0 * flops_per_second / peak
+        );
+    }
 }
