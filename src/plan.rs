@@ -68,6 +68,19 @@ pub fn plan(source: &Source, device_label: &str) -> Result<Plan, ConfigError> {
     })
 }
 
+/// Cuts runs, in the order of a plan, into groups whose networks train together as one: runs of one config that differ in their seed
+/// alone, as many as [`RunConfig::seeds_together`] allows, in groups of about the same size. Other runs are groups of one, and all
+/// are if `batches_seeds` is false.
+pub fn groups<'a>(runs: &[&'a RunSpec], batches_seeds: bool) -> Vec<Vec<&'a RunSpec>> {
+    let mut groups = Vec::new();
+    for same in runs.chunk_by(|a, b| a.config == b.config) {
+        let most = if batches_seeds { same[0].config.seeds_together() } else { 1 };
+        let size = same.len().div_ceil(same.len().div_ceil(most));
+        groups.extend(same.chunks(size).map(<[&RunSpec]>::to_vec));
+    }
+    groups
+}
+
 /// Every choice of one level of each factor; the first factor varies slowest.
 fn product(source: &Source) -> Vec<Vec<&Level>> {
     let mut choices = vec![Vec::new()];
@@ -136,5 +149,24 @@ mod tests {
         assert_eq!(ids(&plan), ids(&example(&["experiment.name=other"], "flex")));
         assert_ne!(ids(&plan)[0], ids(&example(&[], "wgpu"))[0]);
         assert_ne!(ids(&plan)[0], ids(&example(&["network.width=4"], "flex"))[0]);
+    }
+
+    #[test]
+    fn the_seeds_of_a_configuration_make_groups_of_about_the_same_size() {
+        let sizes = |overrides: &[&str], batches_seeds| {
+            let plan = example(overrides, "flex");
+            let runs: Vec<&RunSpec> = plan.runs.iter().collect();
+            let groups = groups(&runs, batches_seeds);
+            assert!(groups.iter().all(|group| group.iter().all(|run| run.config == group[0].config)));
+            assert!(groups.concat().iter().map(|run| &run.run_id).eq(runs.iter().map(|run| &run.run_id)));
+            groups.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&[], true), [2; 6]);
+        assert_eq!(sizes(&[], false), [1; 12]);
+        assert_eq!(sizes(&["experiment.seeds=130", "network.depth=2", "training.momentum=0.0"], true), [44, 44, 42]);
+        assert_eq!(
+            sizes(&["data.set=parity", "data.sequence_length=4", "network.kind=recurrent", "network.cell=rnn"], true),
+            [1; 12]
+        );
     }
 }

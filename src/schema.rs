@@ -269,7 +269,8 @@ pub enum RunPhase {
 }
 
 /// A row of `phases.csv`: the time that a pass over the training split has taken, the device synchronised on both sides.
-/// Evaluations are left out. In it are the measurements of the probe, at the steps that are measured.
+/// Evaluations are left out. In it are the measurements of the probe, at the steps that are measured. A run that trained together with
+/// others (`trained_together` in its manifest) has an equal share of the time of all: the time of all divided by their number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PhaseRow {
     /// The run.

@@ -13,7 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("device", &[]),
     ("theory", &["config"]),
     ("data", &["config", "hash", "seed"]),
-    ("kernel", &[]),
+    ("kernel", &["config"]),
     ("network", &["config", "kernel", "seed", "theory"]),
     ("probe", &["config", "kernel", "network", "schema"]),
     ("train", &["config", "data", "kernel", "network", "plan", "probe", "schema", "seed", "theory"]),

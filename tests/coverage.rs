@@ -191,6 +191,7 @@ fn the_manifest_of_a_healthy_run_has_empty_lists_and_nothing_is_remarked() {
         "seed",
         "started_at",
         "status",
+        "trained_together",
     ];
     assert_eq!(keys, expected);
 }

@@ -64,6 +64,9 @@ struct ExperimentArgs {
     /// GPU, else the CPU
     #[arg(long, default_value = "auto", value_name = "NAME[:INDEX]")]
     device: String,
+    /// Train the seeds of a configuration one after the other, and not together as one batched network
+    #[arg(long)]
+    no_batch_seeds: bool,
 }
 
 /// Where the files of data sets are.

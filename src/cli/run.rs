@@ -17,8 +17,8 @@ use crate::config::{RunConfig, Source, read_start};
 use crate::data::{Dataset, Sources};
 use crate::device::{self, Device};
 use crate::plan::{self, Plan, RunSpec};
-use crate::record::{self, Environment, ExperimentStore, Manifest, StoreError};
-use crate::schema::{GradientCoverage, RunStatus, SCHEMA_VERSION};
+use crate::record::{self, Environment, ExperimentStore, Manifest, PendingRun, StoreError};
+use crate::schema::{GradientCoverage, RowSink, RunStatus, SCHEMA_VERSION};
 use crate::train::{self, Control, TrainError};
 
 #[derive(Debug, Args)]
@@ -82,29 +82,32 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut interrupted = false;
     // The configuration whose gradients were remarked on last: seeds of one configuration follow each other.
     let mut remarked: Option<&RunConfig> = None;
-    for (done, spec) in due.iter().enumerate() {
+    let mut done = 0;
+    for group in plan::groups(&due, !args.experiment.no_batch_seeds) {
         if stop.load(Ordering::Relaxed) {
             interrupted = true;
             break;
         }
-        let name = run_name(&plan, spec);
-        match runner.run(spec, &name) {
-            Ok((status, coverage)) => {
-                progress.finish(done + 1, &name, &outcome(&status));
-                if remarked != Some(&spec.config)
-                    && let Some(gaps) = coverage.as_ref().and_then(gaps)
-                {
-                    progress.remark(&format!("{name}: at the first step {gaps}"));
-                    remarked = Some(&spec.config);
-                }
-            }
+        let ended = match runner.run(&group) {
+            Ok(ended) => ended,
             Err(error) if is_interruption(&error) => {
                 interrupted = true;
                 break;
             }
             Err(error) => {
                 progress.end();
-                return Err(error.context(format!("run {} ({name})", spec.run_id)));
+                return Err(error.context(format!("run {} ({})", group[0].run_id, group_name(&plan, &group))));
+            }
+        };
+        for (spec, Ended { status, coverage }) in group.iter().zip(ended) {
+            done += 1;
+            let name = run_name(&plan, spec);
+            progress.finish(done, &name, &outcome(&status));
+            if remarked != Some(&spec.config)
+                && let Some(gaps) = coverage.as_ref().and_then(gaps)
+            {
+                progress.remark(&format!("{name}: at the first step {gaps}"));
+                remarked = Some(&spec.config);
             }
         }
     }
@@ -145,46 +148,72 @@ struct Runner<'a> {
     progress: &'a Progress,
 }
 
+/// How a run ended, and which parameters had a gradient at its first step.
+struct Ended {
+    status: RunStatus,
+    coverage: Option<GradientCoverage>,
+}
+
 impl Runner<'_> {
-    /// Makes one run and its files; returns how it ended and which parameters had a gradient at its first step.
-    fn run(&self, spec: &RunSpec, name: &str) -> anyhow::Result<(RunStatus, Option<GradientCoverage>)> {
-        let dataset: Dataset = self.sources.load(&spec.config, spec.seed)?;
-        let start = read_start(&spec.config).context("the network in `training.start_from` cannot be read")?;
-        let mut files = self.store.begin(&spec.run_id)?;
+    /// Makes one run, or a group whose networks train together, and the files of each.
+    fn run(&self, group: &[&RunSpec]) -> anyhow::Result<Vec<Ended>> {
+        let (first, name) = (group[0], group_name(self.plan, group));
+        let dataset: Dataset = self.sources.load(&first.config, first.seed)?;
+        let start = read_start(&first.config).context("the network in `training.start_from` cannot be read")?;
+        let mut files = group.iter().map(|spec| self.store.begin(&spec.run_id)).collect::<Result<Vec<_>, _>>()?;
         let started = SystemTime::now();
         self.progress.start(&format!("{name}: measuring throughput"));
-        let control = Control { stop: self.stop, progress: &|done, total| self.progress.step(name, done, total) };
+        let control = Control { stop: self.stop, progress: &|done, total| self.progress.step(&name, done, total) };
+        let sinks = files.iter_mut().map(|files| files as &mut dyn RowSink);
+        let runs = group.iter().copied().zip(sinks).collect();
         // Burn panics where a device is lost in the middle of an operation.
         let training =
-            AssertUnwindSafe(|| train::run(spec, &dataset, start.as_deref(), self.device, &mut files, &control));
-        let status = match quietly_catch_unwind(training) {
-            Ok(Ok(status)) => status,
+            AssertUnwindSafe(|| train::run_together(runs, &dataset, start.as_deref(), self.device, &control));
+        let statuses = match quietly_catch_unwind(training) {
+            Ok(Ok(statuses)) => statuses,
             Ok(Err(TrainError::Write(source))) => {
-                let path = files.temporary_dir().to_owned();
+                let path = files[0].temporary_dir().to_owned();
                 return Err(StoreError::Write { path, source }.into());
             }
             Ok(Err(error)) => return Err(error.into()),
             Err(message) => anyhow::bail!("the device, its driver or gradmark failed: {message}"),
         };
-        let manifest = Manifest {
+        let mut ended = Vec::new();
+        for ((spec, files), status) in group.iter().zip(files).zip(statuses) {
+            let manifest = self.manifest(spec, &files, status, &dataset, group.len(), started);
+            files.commit(&manifest)?;
+            ended.push(Ended { status: manifest.status, coverage: manifest.gradient_coverage });
+        }
+        Ok(ended)
+    }
+
+    fn manifest(
+        &self,
+        spec: &RunSpec,
+        files: &PendingRun,
+        status: RunStatus,
+        dataset: &Dataset,
+        trained_together: usize,
+        started: SystemTime,
+    ) -> Manifest {
+        Manifest {
             schema_version: SCHEMA_VERSION,
             run_id: spec.run_id.clone(),
             experiment: self.plan.experiment.clone(),
             question: self.plan.question.clone(),
-            status: status.clone(),
+            status,
             factors: factors_of(self.plan, spec),
             seed: spec.seed,
             data_sha256: dataset.sha256.map(str::to_owned),
             no_prediction: files.no_prediction().map(str::to_owned),
             rows: files.row_counts(),
             gradient_coverage: files.gradient_coverage().cloned(),
+            trained_together,
             config: spec.config.clone(),
             environment: self.environment.clone(),
             started_at: humantime::format_rfc3339_millis(started).to_string(),
             finished_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        };
-        files.commit(&manifest)?;
-        Ok((status, manifest.gradient_coverage))
+        }
     }
 }
 
@@ -218,9 +247,21 @@ fn factors_of(plan: &Plan, spec: &RunSpec) -> Vec<(String, String)> {
 
 /// `depth=4 case=relu seed=3`
 fn run_name(plan: &Plan, spec: &RunSpec) -> String {
+    format!("{}seed={}", factor_names(plan, spec), spec.seed)
+}
+
+/// `depth=4 case=relu `
+fn factor_names(plan: &Plan, spec: &RunSpec) -> String {
     let factor = |(factor, level): (&String, &String)| format!("{}={level} ", crate::report::short_name(factor));
-    let factors: String = plan.factors.iter().zip(&spec.levels).map(factor).collect();
-    format!("{factors}seed={}", spec.seed)
+    plan.factors.iter().zip(&spec.levels).map(factor).collect()
+}
+
+/// The name of its only run, or `depth=4 case=relu 64 seeds`.
+fn group_name(plan: &Plan, group: &[&RunSpec]) -> String {
+    match group {
+        [spec] => run_name(plan, spec),
+        _ => format!("{}{} seeds", factor_names(plan, group[0]), group.len()),
+    }
 }
 
 fn outcome(status: &RunStatus) -> String {

@@ -13,6 +13,7 @@ mod recurrent;
 mod schema;
 mod source;
 mod start;
+mod together;
 mod training;
 
 pub use data::{
@@ -23,7 +24,7 @@ pub use data::{
 pub use error::{ConfigError, Origin};
 pub use measurement::{ProbeConfig, ThroughputConfig};
 pub use network::{
-    Activation, ActivationFunction, BiasInit, BlockOrder, BranchScale, MAX_DEPTH, MAX_WIDTH, NetworkConfig,
+    Activation, ActivationFunction, BiasInit, BlockOrder, BranchScale, Kernels, MAX_DEPTH, MAX_WIDTH, NetworkConfig,
     NetworkKind, Norm, NormPlace, Shortcut, WeightInit,
 };
 pub use pretraining::{PretrainingConfig, PretrainingMethod, Reconstruction, Visible};

@@ -86,6 +86,9 @@ pub struct NetworkConfig {
     /// Whether the blocks of a convolutional network have shortcuts. Default: `identity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortcut: Option<Shortcut>,
+    /// Whether operations take their fused form where the backend has one, or that of Burn's operations. Default: `fused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<Kernels>,
     /// The cell of a recurrent network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<Cell>,
@@ -327,6 +330,17 @@ const MAX_HIDDEN_WEIGHTS: usize = 2_000_000_000;
 /// The most linear pieces of maxout.
 const MAX_PIECES: usize = 16;
 
+/// Which form operations take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernels {
+    /// Fused where the backend has such a form.
+    #[default]
+    Fused,
+    /// That of Burn's operations.
+    Stock,
+}
+
 impl NetworkConfig {
     /// A plain network; every other key has its default.
     pub fn plain(depth: usize, width: usize, activation: Activation, weight_init: WeightInit) -> Self {
@@ -362,6 +376,7 @@ impl NetworkConfig {
             update_bias: None,
             output_steps: None,
             implementation: None,
+            kernels: None,
         }
     }
 
@@ -423,6 +438,11 @@ impl NetworkConfig {
     /// The share of a new batch in running statistics.
     pub fn norm_momentum(&self) -> f64 {
         self.norm_momentum.unwrap_or(0.1)
+    }
+
+    /// Which form operations take.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels.unwrap_or_default()
     }
 
     /// What normalization adds to the variance.
@@ -581,7 +601,7 @@ impl NetworkConfig {
     }
 
     /// Weights up to the last hidden layer, of a convolutional network not more than this.
-    fn hidden_weights(&self, features: usize) -> usize {
+    pub(super) fn hidden_weights(&self, features: usize) -> usize {
         let width = self.width();
         let pieces = self.pieces.unwrap_or(1);
         if self.widths.is_some() {

@@ -12,14 +12,27 @@ use crate::seed;
 /// copied from the host, once an epoch. A task's examples are drawn on the host, and copied once an epoch. Every batch has
 /// the same size: fewer examples than a batch that are left over at the end of an epoch are not used in it, and the next
 /// order is drawn anew.
+///
+/// Several seeds share the examples, and each has them in the order that it has alone: a batch is that of the first seed, then
+/// that of the second. Their epochs would take as many times the memory of the split; what is copied at once are their orders.
 #[derive(Clone, Debug)]
 pub struct Batches {
     source: Source,
     /// An epoch and its examples.
-    current: Option<(usize, DeviceSplit)>,
+    current: Option<(usize, Epoch)>,
+    /// Where a batch is the whole split: that, as often as there are seeds.
+    whole: Option<DeviceSplit>,
     batch_size: usize,
-    seed: u64,
+    seeds: Vec<u64>,
     next: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Epoch {
+    /// The examples in the order of the epoch.
+    Examples(DeviceSplit),
+    /// The examples, and their places in the order in which the batches have them.
+    Places(DeviceSplit, Tensor<1, Int>),
 }
 
 #[derive(Clone, Debug)]
@@ -31,8 +44,13 @@ enum Source {
 impl Batches {
     /// Batches of `batch_size` examples, which must be from 1 to the number of examples.
     pub fn new(split: DeviceSplit, batch_size: usize, seed: u64) -> Self {
-        debug_assert!((1..=split.len()).contains(&batch_size));
-        Self { source: Source::Split(split), current: None, batch_size, seed, next: 0 }
+        Self::of_seeds(split, batch_size, vec![seed])
+    }
+
+    /// Batches of `batch_size` examples for each of several seeds.
+    pub fn of_seeds(split: DeviceSplit, batch_size: usize, seeds: Vec<u64>) -> Self {
+        debug_assert!((1..=split.len()).contains(&batch_size) && !seeds.is_empty());
+        Self { source: Source::Split(split), current: None, whole: None, batch_size, seeds, next: 0 }
     }
 
     /// Batches of `batch_size` examples, from 1 to an epoch's, of a task. The first epoch is drawn now, so that the time of
@@ -40,7 +58,7 @@ impl Batches {
     pub fn drawn(task: Task, targets: Targets, batch_size: usize, seed: u64, device: &Device) -> Self {
         debug_assert!((1..=task.examples()).contains(&batch_size));
         let source = Source::Task { task, targets, device: device.clone() };
-        let mut batches = Self { source, current: None, batch_size, seed, next: 0 };
+        let mut batches = Self { source, current: None, whole: None, batch_size, seeds: vec![seed], next: 0 };
         batches.current = Some((0, batches.epoch(0)));
         batches
     }
@@ -61,34 +79,69 @@ impl Batches {
         self.next += 1;
         match &self.source {
             // Full-batch gradient descent: the order of the examples does not matter.
-            Source::Split(split) if self.batch_size == split.len() => return split.batch(),
+            Source::Split(split) if self.batch_size == split.len() => {
+                return self.whole.get_or_insert_with(|| repeated(split, self.seeds.len())).batch();
+            }
             _ => {}
         }
-        let examples = match self.current.take() {
-            Some((of, examples)) if of == epoch => examples,
+        let current = match self.current.take() {
+            Some((of, current)) if of == epoch => current,
             _ => self.epoch(epoch),
         };
-        let batch = examples.slice(place * self.batch_size..(place + 1) * self.batch_size);
-        self.current = Some((epoch, examples));
+        let count = self.seeds.len() * self.batch_size;
+        let range = place * count..(place + 1) * count;
+        let batch = match &current {
+            Epoch::Examples(examples) => examples.slice(range),
+            Epoch::Places(split, places) => split.reorder(places.clone().slice([range])).batch(),
+        };
+        self.current = Some((epoch, current));
         batch
     }
 
-    /// The examples of an epoch, in its order.
-    fn epoch(&self, epoch: usize) -> DeviceSplit {
+    /// What the batches of an epoch are cut from.
+    fn epoch(&self, epoch: usize) -> Epoch {
         match &self.source {
-            Source::Split(split) => split.reorder(self.order(epoch, split)),
+            Source::Split(split) if self.seeds.len() > 1 => {
+                Epoch::Places(split.clone(), on_device(self.places(epoch, split.len()), split))
+            }
+            Source::Split(split) => {
+                Epoch::Examples(split.reorder(on_device(order(self.seeds[0], epoch, split.len()), split)))
+            }
             Source::Task { task, targets, device } => {
-                DeviceSplit::new(&task.epoch(self.seed, epoch), task.features(), targets, device)
+                let examples = task.epoch(self.seeds[0], epoch);
+                Epoch::Examples(DeviceSplit::new(&examples, task.features(), targets, device))
             }
         }
     }
 
-    fn order(&self, epoch: usize, split: &DeviceSplit) -> Tensor<1, Int> {
-        let mut order: Vec<i32> = (0..split.len() as i32).collect();
-        order.shuffle(&mut seed::stream(self.seed, &format!("batches.{epoch}")));
-        let length = order.len();
-        Tensor::from_data(TensorData::new(order, [length]), &split.inputs.device())
+    /// The examples of each step of an epoch: a batch of the first seed, one of the second and so on.
+    fn places(&self, epoch: usize, examples: usize) -> Vec<i32> {
+        let orders: Vec<Vec<i32>> = self.seeds.iter().map(|seed| order(*seed, epoch, examples)).collect();
+        let step = |step: usize| step * self.batch_size..(step + 1) * self.batch_size;
+        let steps = (0..examples / self.batch_size).map(step);
+        steps.flat_map(|step| orders.iter().flat_map(move |order| &order[step.clone()])).copied().collect()
     }
+}
+
+/// The order that a seed has the examples in.
+fn order(seed: u64, epoch: usize, examples: usize) -> Vec<i32> {
+    let mut order: Vec<i32> = (0..examples as i32).collect();
+    order.shuffle(&mut seed::stream(seed, &format!("batches.{epoch}")));
+    order
+}
+
+/// The examples as often as there are seeds.
+fn repeated(split: &DeviceSplit, times: usize) -> DeviceSplit {
+    if times == 1 {
+        return split.clone();
+    }
+    let places = (0..split.len() as i32).cycle().take(times * split.len());
+    split.reorder(on_device(places.collect(), split))
+}
+
+fn on_device(places: Vec<i32>, split: &DeviceSplit) -> Tensor<1, Int> {
+    let length = places.len();
+    Tensor::from_data(TensorData::new(places, [length]), &split.inputs.device())
 }
 
 #[cfg(all(test, feature = "flex"))]

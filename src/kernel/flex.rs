@@ -6,9 +6,8 @@
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use multiversion::multiversion;
-use rayon::prelude::*;
 
-use super::{FlatParts, Norm};
+use super::{FlatParts, Norm, team};
 
 /// Independent partial sums: a vector register of f32 and two of f64, so that none has to be put aside.
 const LANES: usize = 8;
@@ -54,10 +53,12 @@ fn in_chunks<S: Copy + Send>(
     if length <= CHUNK {
         return sum(0..length);
     }
-    let chunks = length.div_ceil(CHUNK);
-    let parts: Vec<S> =
-        (0..chunks).into_par_iter().map(|chunk| sum(chunk * CHUNK..length.min((chunk + 1) * CHUNK))).collect();
-    parts[1..].iter().fold(parts[0], |total, part| merge(total, *part))
+    let mut parts: Vec<Option<S>> = vec![None; length.div_ceil(CHUNK)];
+    team::each(parts.iter_mut().enumerate().collect(), |(chunk, part): (usize, &mut Option<S>)| {
+        *part = Some(sum(chunk * CHUNK..length.min((chunk + 1) * CHUNK)));
+    });
+    let sums = parts.into_iter().flatten();
+    sums.reduce(merge).unwrap_or_else(|| sum(0..0))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]

@@ -1,152 +1,369 @@
-//! Batch norm on the CPU, without tensors in between.
+//! Activation functions and batch norm on the CPU, without tensors in between.
 //!
-//! Rows are examples, so that the inner loops run over units, which lie side by side. One thread does it all: the rows of
-//! the networks that this is for fit into a core's cache.
+//! Rows are examples, so that the inner loops run over units, which lie side by side. Statistics are taken of pieces of so many rows and
+//! put together in their order: they do not depend on the number of threads.
+
+// A function that is not inlined into one with a target feature does without it.
+#![allow(clippy::inline_always)]
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, TensorData};
 use multiversion::multiversion;
 
+use super::Activated;
+use super::elementwise::Vectorized;
+use super::layer::NormForm;
+use super::number::Number;
+use super::team;
+use crate::config::Kernels;
+
 type Primitive = FloatTensor<Flex>;
 
-/// The elements of a contiguous matrix of f32 and its numbers of rows and columns, if the axes are those of batch norm.
-fn matrix<'a>(x: &'a Primitive, axes: &[usize]) -> Option<(&'a [f32], [usize; 2])> {
-    let shape = x.shape();
-    let is_matrix = x.dtype() == DType::F32 && shape.num_dims() == 2 && axes == [0];
-    let elements = if is_matrix { x.as_slice::<f32>() } else { None }?;
-    Some((elements, [shape[0], shape[1]]))
-}
+/// Rows that are taken at a time.
+const ROWS: usize = 32;
 
+/// Numbers that are taken at a time where rows do not matter.
+const PIECE: usize = 8192;
+
+/// The same tensor, row by row.
 pub(super) fn contiguous(x: &Primitive) -> Primitive {
     if x.is_contiguous() { x.clone() } else { x.to_contiguous() }
 }
 
-pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Primitive {
+/// A tensor of numbers that stand row by row.
+pub(super) fn tensor<T: Number, const D: usize>(values: Vec<T>, shape: [usize; D]) -> Primitive {
     Primitive::from_data(TensorData::new(values, shape))
 }
 
-/// Mean and variance of every column; `None` where the stock form must do it. The same below.
-pub fn moments(x: &Primitive, axes: &[usize]) -> Option<(Primitive, Primitive)> {
-    let (elements, [rows, columns]) = matrix(x, axes)?;
-    let (mut mean, mut variance) = (vec![0.0; columns], vec![0.0; columns]);
-    column_moments(elements, rows, &mut mean, &mut variance);
-    Some((tensor(mean, [1, columns]), tensor(variance, [1, columns])))
+/// Does `work` on pieces of so many numbers, on all threads if there are several.
+fn in_pieces<T: Send>(numbers: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    team::each(numbers.chunks_mut(size).enumerate().collect(), |(piece, numbers)| work(piece, numbers));
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn column_moments(elements: &[f32], rows: usize, mean: &mut [f32], variance: &mut [f32]) {
-    let share = 1.0 / rows as f32;
-    for row in elements.chunks_exact(mean.len()) {
-        for (sum, x) in mean.iter_mut().zip(row) {
-            *sum += x;
-        }
-    }
-    for sum in mean.iter_mut() {
-        *sum *= share;
-    }
-    for row in elements.chunks_exact(mean.len()) {
-        for ((sum, mean), x) in variance.iter_mut().zip(mean.iter()).zip(row) {
-            *sum += (x - mean) * (x - mean);
-        }
-    }
-    for sum in variance.iter_mut() {
-        *sum *= share;
+/// `phi(z)`, in place where nobody else looks at z; `Err` gives it back where the stock form must do it. The same below.
+pub fn activated(z: Primitive, function: Activated, kernels: Kernels) -> Result<Primitive, Primitive> {
+    match z.dtype() {
+        _ if kernels == Kernels::Stock => Err(z),
+        DType::F32 => Ok(apply::<f32>(z, function)),
+        DType::F64 => Ok(apply::<f64>(z, function)),
+        _ => Err(z),
     }
 }
 
-/// `gamma (x - mean) / deviation + beta`
-pub fn normalized(
-    x: &Primitive,
-    gamma: &Primitive,
-    beta: &Primitive,
-    mean: &Primitive,
-    deviation: &Primitive,
-    axes: &[usize],
+fn apply<T: Vectorized>(z: Primitive, function: Activated) -> Primitive {
+    let mut z = if z.is_contiguous() { z } else { z.to_contiguous() };
+    let work = |_, numbers: &mut [T]| T::apply(function.into(), T::default(), numbers);
+    in_pieces(z.storage_mut::<T>(), PIECE, work);
+    z
+}
+
+/// `gradient x phi'(z)`, from `y = phi(z)`.
+pub fn activated_backward(
+    y: &Primitive,
+    gradient: Primitive,
+    function: Activated,
+    kernels: Kernels,
+) -> Result<Primitive, Primitive> {
+    match gradient.dtype() {
+        _ if kernels == Kernels::Stock => Err(gradient),
+        DType::F32 => Ok(derive::<f32>(y, gradient, function)),
+        DType::F64 => Ok(derive::<f64>(y, gradient, function)),
+        _ => Err(gradient),
+    }
+}
+
+fn derive<T: Vectorized>(y: &Primitive, gradient: Primitive, function: Activated) -> Primitive {
+    let y = contiguous(y);
+    let y: &[T] = y.storage();
+    let mut gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
+    in_pieces(gradient.storage_mut::<T>(), PIECE, |piece, gradients| {
+        T::derive(function.into(), T::default(), &y[piece * PIECE..][..gradients.len()], gradients);
+    });
+    gradient
+}
+
+/// Batch norm of a matrix, for which there is a fused form.
+struct Shape {
+    seeds: usize,
+    /// Rows of each seed.
+    rows: usize,
+    units: usize,
+}
+
+impl Shape {
+    fn of(x: &Primitive, axes: &[usize], form: NormForm) -> Option<Self> {
+        let shape = x.shape();
+        let is_fused = form.kernels == Kernels::Fused && shape.num_dims() == 2 && axes == [0];
+        let dims = is_fused.then(|| [shape[0], shape[1]]).filter(|dims| !dims.contains(&0));
+        dims.map(|[rows, units]| Self { seeds: form.seeds, rows: rows / form.seeds, units })
+    }
+
+    /// Pieces of the rows of a seed.
+    fn pieces(&self) -> usize {
+        self.rows.div_ceil(ROWS)
+    }
+
+    /// The rows of each piece of each seed, as numbers, with the number of its seed.
+    fn cut<'a, T>(&self, numbers: &'a [T]) -> impl Iterator<Item = (usize, &'a [T])> {
+        let size = ROWS * self.units;
+        let blocks = numbers.chunks_exact(self.rows * self.units).enumerate();
+        blocks.flat_map(move |(seed, block)| block.chunks(size).map(move |piece| (seed, piece)))
+    }
+
+    /// The same to be written.
+    fn cut_mut<'a, T>(&self, numbers: &'a mut [T]) -> impl Iterator<Item = (usize, &'a mut [T])> {
+        let size = ROWS * self.units;
+        let blocks = numbers.chunks_exact_mut(self.rows * self.units).enumerate();
+        blocks.flat_map(move |(seed, block)| block.chunks_mut(size).map(move |piece| (seed, piece)))
+    }
+
+    /// The numbers of the units of a seed.
+    fn of_seed<'a, T>(&self, numbers: &'a [T], seed: usize) -> &'a [T] {
+        &numbers[seed * self.units..][..self.units]
+    }
+
+    /// Does `work` on pieces, on this thread alone if there is little to do.
+    fn each<I: Send>(&self, items: Vec<I>, work: impl Fn(I) + Sync) {
+        if self.seeds * self.rows * self.units < PIECE {
+            items.into_iter().for_each(work);
+        } else {
+            team::each(items, work);
+        }
+    }
+}
+
+/// Mean and variance of every column; `None` where the stock form must do it.
+pub fn moments(x: &Primitive, axes: &[usize], form: NormForm) -> Option<(Primitive, Primitive)> {
+    let shape = Shape::of(x, axes, form)?;
+    let x = contiguous(x);
+    match x.dtype() {
+        DType::F32 => Some(column_moments::<f32>(x.storage(), &shape)),
+        DType::F64 => Some(column_moments::<f64>(x.storage(), &shape)),
+        _ => None,
+    }
+}
+
+fn column_moments<T: Columns>(x: &[T], shape: &Shape) -> (Primitive, Primitive) {
+    let Shape { seeds, rows, units } = *shape;
+    // Mean and sum of squared distances from it, of every piece.
+    let mut parts = vec![T::default(); seeds * shape.pieces() * 2 * units];
+    let work = shape.cut(x).zip(parts.chunks_exact_mut(2 * units));
+    shape.each(work.collect(), |((_, piece), part)| {
+        let (mean, squares) = part.split_at_mut(units);
+        T::moments(piece, mean, squares);
+    });
+    let (mut mean, mut variance) = (vec![T::default(); seeds * units], vec![T::default(); seeds * units]);
+    let outputs = mean.chunks_exact_mut(units).zip(variance.chunks_exact_mut(units));
+    for (parts, (mean, squares)) in parts.chunks_exact(shape.pieces() * 2 * units).zip(outputs) {
+        let mut before = 0;
+        for part in parts.chunks_exact(2 * units) {
+            let count = ROWS.min(rows - before);
+            T::merge(part, mean, squares, (before, count));
+            before += count;
+        }
+        squares.iter_mut().for_each(|sum| *sum = *sum / T::from_f64(rows as f64));
+    }
+    (tensor(mean, [seeds, units]), tensor(variance, [seeds, units]))
+}
+
+/// `phi(gamma (x - mean) / deviation + beta)`
+pub fn normalized(tensors: [&Primitive; 5], axes: &[usize], form: NormForm) -> Option<Primitive> {
+    let shape = Shape::of(tensors[0], axes, form)?;
+    match tensors[0].dtype() {
+        DType::F32 => normalize::<f32>(tensors, &shape, form),
+        DType::F64 => normalize::<f64>(tensors, &shape, form),
+        _ => None,
+    }
+}
+
+fn normalize<T: Columns>(
+    [x, gamma, beta, mean, deviation]: [&Primitive; 5],
+    shape: &Shape,
+    form: NormForm,
 ) -> Option<Primitive> {
-    let (elements, [rows, columns]) = matrix(x, axes)?;
-    let [gamma, beta] = [gamma.as_slice::<f32>()?, beta.as_slice::<f32>()?];
-    let [mean, deviation] = [mean.as_slice::<f32>()?, deviation.as_slice::<f32>()?];
-    let factor: Vec<f32> = gamma.iter().zip(deviation).map(|(gamma, deviation)| gamma / deviation).collect();
-    let mut output = vec![0.0; rows * columns];
-    scale_rows(elements, mean, &factor, beta, &mut output);
-    Some(tensor(output, [rows, columns]))
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn scale_rows(elements: &[f32], mean: &[f32], factor: &[f32], beta: &[f32], output: &mut [f32]) {
-    let columns = mean.len();
-    for (row, output) in elements.chunks_exact(columns).zip(output.chunks_exact_mut(columns)) {
-        for column in 0..columns {
-            output[column] = (row[column] - mean[column]) * factor[column] + beta[column];
+    let x = contiguous(x);
+    let x = x.as_slice::<T>()?;
+    let [gamma, beta] = [gamma.as_slice::<T>()?, beta.as_slice::<T>()?];
+    let [mean, deviation] = [mean.as_slice::<T>()?, deviation.as_slice::<T>()?];
+    let factor: Vec<T> = gamma.iter().zip(deviation).map(|(gamma, deviation)| *gamma / *deviation).collect();
+    let mut output = vec![T::default(); x.len()];
+    let work = shape.cut(x).zip(shape.cut_mut(&mut output));
+    shape.each(work.collect(), |((seed, rows), (_, output))| {
+        let [mean, factor, beta] = [mean, &factor, beta].map(|numbers| shape.of_seed(numbers, seed));
+        T::scale_rows(rows, [mean, factor, beta], output);
+        if let Some(function) = form.function {
+            T::apply(function.into(), T::default(), output);
         }
-    }
+    });
+    Some(tensor(output, [shape.seeds * shape.rows, shape.units]))
 }
 
-/// The gradients with respect to x, gamma and beta.
+/// The gradients with respect to x, gamma and beta; `Err` gives the gradient back where the stock form must do it.
 pub fn normalized_backward(
-    x: &Primitive,
-    gamma: &Primitive,
-    mean: &Primitive,
-    deviation: &Primitive,
-    gradient: &Primitive,
+    tensors: [&Primitive; 5],
+    gradient: Primitive,
     axes: &[usize],
-) -> Option<(Primitive, Primitive, Primitive)> {
-    let (elements, [rows, columns]) = matrix(x, axes)?;
-    let gradient = contiguous(gradient);
-    let gradient = gradient.as_slice::<f32>()?;
-    let gamma = gamma.as_slice::<f32>()?;
-    let [mean, deviation] = [mean.as_slice::<f32>()?, deviation.as_slice::<f32>()?];
-    let inverse: Vec<f32> = deviation.iter().map(|deviation| 1.0 / deviation).collect();
-    let (mut of_gamma, mut of_beta) = (vec![0.0; columns], vec![0.0; columns]);
-    sum_gradients(elements, gradient, mean, &inverse, &mut of_gamma, &mut of_beta);
-    let mut of_x = vec![0.0; rows * columns];
-    let share = 1.0 / rows as f32;
+    form: NormForm,
+) -> Result<(Primitive, Primitive, Primitive), Primitive> {
+    match (Shape::of(tensors[0], axes, form), gradient.dtype()) {
+        (Some(shape), DType::F32) => input_gradients::<f32>(tensors, gradient, &shape, form),
+        (Some(shape), DType::F64) => input_gradients::<f64>(tensors, gradient, &shape, form),
+        _ => Err(gradient),
+    }
+}
+
+fn input_gradients<T: Columns>(
+    [x, gamma, mean, deviation, y]: [&Primitive; 5],
+    gradient: Primitive,
+    shape: &Shape,
+    form: NormForm,
+) -> Result<(Primitive, Primitive, Primitive), Primitive> {
+    let (x, y) = (contiguous(x), contiguous(y));
+    let numbers = [&x, &y, gamma, mean, deviation].map(|tensor| tensor.as_slice::<T>());
+    let [Some(x), Some(y), Some(gamma), Some(mean), Some(deviation)] = numbers else {
+        return Err(gradient);
+    };
+    let Shape { seeds, rows, units } = *shape;
+    let mut gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
+    let inverse: Vec<T> = deviation.iter().map(|deviation| T::from_f64(1.0) / *deviation).collect();
+    // The gradients with respect to gamma and beta, of every piece.
+    let mut parts = vec![T::default(); seeds * shape.pieces() * 2 * units];
+    let elements: &mut [T] = gradient.storage_mut();
+    let work = shape.cut(x).zip(shape.cut(y)).zip(shape.cut_mut(elements)).zip(parts.chunks_exact_mut(2 * units));
+    shape.each(work.collect(), |((((seed, x), (_, y)), (_, gradient)), part)| {
+        if let Some(function) = form.function {
+            T::derive(function.into(), T::default(), y, gradient);
+        }
+        let [mean, inverse] = [mean, &inverse].map(|numbers| shape.of_seed(numbers, seed));
+        let (of_gamma, of_beta) = part.split_at_mut(units);
+        T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
+    });
+    let (mut of_gamma, mut of_beta) = (vec![T::default(); seeds * units], vec![T::default(); seeds * units]);
+    let sums = of_gamma.chunks_exact_mut(units).zip(of_beta.chunks_exact_mut(units));
+    for (parts, (of_gamma, of_beta)) in parts.chunks_exact(shape.pieces() * 2 * units).zip(sums) {
+        for part in parts.chunks_exact(2 * units) {
+            T::add_to(&part[..units], of_gamma);
+            T::add_to(&part[units..], of_beta);
+        }
+    }
     // gradient x factor - offset - (x - mean) x slope
-    let factor: Vec<f32> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| gamma * inverse).collect();
-    let offset: Vec<f32> = factor.iter().zip(&of_beta).map(|(factor, sum)| factor * sum * share).collect();
-    let slope: Vec<f32> = factor
-        .iter()
-        .zip(&of_gamma)
-        .zip(&inverse)
-        .map(|((factor, sum), inverse)| factor * sum * share * inverse)
-        .collect();
-    input_gradients(elements, gradient, mean, [&factor, &offset, &slope], &mut of_x);
-    Some((tensor(of_x, [rows, columns]), tensor(of_gamma, [columns]), tensor(of_beta, [columns])))
+    let share = T::from_f64(1.0 / rows as f64);
+    let factor: Vec<T> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| *gamma * *inverse).collect();
+    let offset: Vec<T> = factor.iter().zip(&of_beta).map(|(factor, sum)| *factor * *sum * share).collect();
+    let slope = |(place, factor): (usize, &T)| *factor * of_gamma[place] * share * inverse[place];
+    let slope: Vec<T> = factor.iter().enumerate().map(slope).collect();
+    let work = shape.cut(x).zip(shape.cut_mut(gradient.storage_mut::<T>()));
+    shape.each(work.collect(), |((seed, x), (_, gradient))| {
+        let columns = [mean, &factor, &offset, &slope].map(|numbers| shape.of_seed(numbers, seed));
+        T::differentiate_rows(x, columns, gradient);
+    });
+    Ok((gradient, tensor(of_gamma, [seeds * units]), tensor(of_beta, [seeds * units])))
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn sum_gradients(
-    elements: &[f32],
-    gradient: &[f32],
-    mean: &[f32],
-    inverse: &[f32],
-    of_gamma: &mut [f32],
-    of_beta: &mut [f32],
-) {
-    let columns = mean.len();
-    for (row, gradient) in elements.chunks_exact(columns).zip(gradient.chunks_exact(columns)) {
-        for column in 0..columns {
-            of_gamma[column] += gradient[column] * ((row[column] - mean[column]) * inverse[column]);
-            of_beta[column] += gradient[column];
-        }
-    }
+/// A number with loops over rows in vector instructions.
+trait Columns: Vectorized {
+    /// The mean of each column and the sum of squared distances from it.
+    fn moments(rows: &[Self], mean: &mut [Self], squares: &mut [Self]);
+    /// Takes the moments of `count` more rows into those of so many before (Chan, Golub and LeVeque 1979).
+    fn merge(part: &[Self], mean: &mut [Self], squares: &mut [Self], rows: (usize, usize));
+    /// (x - mean) factor + beta
+    fn scale_rows(rows: &[Self], columns: [&[Self]; 3], output: &mut [Self]);
+    /// Adds the gradients with respect to gamma and beta.
+    fn sum_gradients(rows: [&[Self]; 2], columns: [&[Self]; 2], of_gamma: &mut [Self], of_beta: &mut [Self]);
+    /// gradient factor - offset - (x - mean) slope
+    fn differentiate_rows(rows: &[Self], columns: [&[Self]; 4], gradient: &mut [Self]);
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn input_gradients(
-    elements: &[f32],
-    gradient: &[f32],
-    mean: &[f32],
-    [factor, offset, slope]: [&[f32]; 3],
-    of_x: &mut [f32],
-) {
-    let columns = mean.len();
-    let rows = elements.chunks_exact(columns).zip(gradient.chunks_exact(columns));
-    for ((row, gradient), of_x) in rows.zip(of_x.chunks_exact_mut(columns)) {
-        for column in 0..columns {
-            of_x[column] =
-                gradient[column] * factor[column] - offset[column] - (row[column] - mean[column]) * slope[column];
+macro_rules! columns {
+    ($number:ty, $moments:ident, $merge:ident, $scale:ident, $sum:ident, $differentiate:ident) => {
+        impl Columns for $number {
+            fn moments(rows: &[Self], mean: &mut [Self], squares: &mut [Self]) {
+                $moments(rows, mean, squares);
+            }
+
+            fn merge(part: &[Self], mean: &mut [Self], squares: &mut [Self], rows: (usize, usize)) {
+                $merge(part, mean, squares, rows);
+            }
+
+            fn scale_rows(rows: &[Self], columns: [&[Self]; 3], output: &mut [Self]) {
+                $scale(rows, columns, output);
+            }
+
+            fn sum_gradients(rows: [&[Self]; 2], columns: [&[Self]; 2], of_gamma: &mut [Self], of_beta: &mut [Self]) {
+                $sum(rows, columns, of_gamma, of_beta);
+            }
+
+            fn differentiate_rows(rows: &[Self], columns: [&[Self]; 4], gradient: &mut [Self]) {
+                $differentiate(rows, columns, gradient);
+            }
         }
-    }
+
+        #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $moments(rows: &[$number], mean: &mut [$number], squares: &mut [$number]) {
+            let share = (rows.len() / mean.len()) as $number;
+            for row in rows.chunks_exact(mean.len()) {
+                mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            }
+            mean.iter_mut().for_each(|sum| *sum /= share);
+            for row in rows.chunks_exact(mean.len()) {
+                for ((sum, mean), x) in squares.iter_mut().zip(mean.iter()).zip(row) {
+                    *sum += (x - mean) * (x - mean);
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $merge(part: &[$number], mean: &mut [$number], squares: &mut [$number], (before, count): (usize, usize)) {
+            let (new, of_new) = part.split_at(mean.len());
+            let share = count as $number / (before + count) as $number;
+            let weight = before as $number * share;
+            for (((mean, squares), new), of_new) in mean.iter_mut().zip(squares).zip(new).zip(of_new) {
+                let distance = new - *mean;
+                *mean += distance * share;
+                *squares += of_new + distance * distance * weight;
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $scale(rows: &[$number], [mean, factor, beta]: [&[$number]; 3], output: &mut [$number]) {
+            let columns = mean.len();
+            for (row, output) in rows.chunks_exact(columns).zip(output.chunks_exact_mut(columns)) {
+                for column in 0..columns {
+                    output[column] = (row[column] - mean[column]) * factor[column] + beta[column];
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $sum(
+            [rows, gradient]: [&[$number]; 2],
+            [mean, inverse]: [&[$number]; 2],
+            of_gamma: &mut [$number],
+            of_beta: &mut [$number],
+        ) {
+            let columns = mean.len();
+            for (row, gradient) in rows.chunks_exact(columns).zip(gradient.chunks_exact(columns)) {
+                for column in 0..columns {
+                    of_gamma[column] += gradient[column] * ((row[column] - mean[column]) * inverse[column]);
+                    of_beta[column] += gradient[column];
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $differentiate(rows: &[$number], [mean, factor, offset, slope]: [&[$number]; 4], gradient: &mut [$number]) {
+            let columns = mean.len();
+            for (row, gradient) in rows.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)) {
+                for column in 0..columns {
+                    gradient[column] = gradient[column] * factor[column]
+                        - offset[column]
+                        - (row[column] - mean[column]) * slope[column];
+                }
+            }
+        }
+    };
 }
+
+columns!(f32, moments_f32, merge_f32, scale_rows_f32, sum_gradients_f32, differentiate_rows_f32);
+columns!(f64, moments_f64, merge_f64, scale_rows_f64, sum_gradients_f64, differentiate_rows_f64);

@@ -20,6 +20,7 @@ use super::elementary::{settled, sigmoid, tanh};
 use super::flex_layer::{contiguous, tensor};
 use super::product::{Grouped, Packed, Part, View, product, transposed_product};
 use super::recurrent::{Form, Recurrence, States, WeightGradients, Weights};
+use crate::config::Kernels;
 
 type Primitive = FloatTensor<Flex>;
 
@@ -122,6 +123,9 @@ struct Forward<'a> {
 
 /// The forward pass; `None` where the stock form must do it.
 pub fn recurrent(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<States<Flex>> {
+    if form.kernels == Kernels::Stock {
+        return None;
+    }
     let recurrence = form.recurrence;
     let x = contiguous(x);
     let (inputs, units) = (x.shape()[1], weights.recurrent.shape()[0]);
@@ -293,6 +297,9 @@ pub fn recurrent_backward(
     form: Form,
     wants_states: bool,
 ) -> Result<Vec<Primitive>, States<Flex>> {
+    if form.kernels == Kernels::Stock {
+        return Err(states);
+    }
     let gradient = contiguous(gradient);
     let (Some(gradient), Some(weight)) = (elements(&gradient), elements(weight)) else {
         return Err(states);

@@ -5,7 +5,6 @@
 //! at 1000 layers a seventh of the step. These operations keep what they need in their own node. The forward and the backward
 //! pass are the backend's own operations.
 
-use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -16,6 +15,7 @@ use burn::tensor::{Shape, Tensor};
 
 #[cfg(feature = "flex")]
 use super::flex_layer;
+use crate::config::Kernels;
 
 /// Activation functions whose derivative is a function of their value, so that only the value is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,23 @@ pub enum Activated {
     Relu,
 }
 
+/// How a tensor is normalized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormForm {
+    /// What is applied to the normalized tensor.
+    pub function: Option<Activated>,
+    /// The networks that lie one below the other.
+    pub seeds: usize,
+    /// Whether the fused form is taken where the backend has one.
+    pub kernels: Kernels,
+}
+
 /// Operations of a layer on a backend. The default bodies run on every backend. Parameters have the shape `[units]`,
 /// inputs and outputs `[batch, units, ..]`.
+///
+/// Networks of several seeds that train together lie one below the other, the first seed's rows first: parameters have the
+/// shape `[seeds x units]`, weights `[seeds x inputs, units]`, inputs and outputs `[seeds x batch, units, ..]`. Each block of
+/// rows meets the parameters of its own seed.
 #[backend_extension(
     Autodiff,
     Flex: cfg(feature = "flex"),
@@ -38,37 +53,32 @@ pub enum Activated {
     Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
 pub trait LayerOps: Backend {
-    /// `x W`
-    #[fusion(default)]
-    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_matmul(x, weight)
-    }
-
-    /// `x W + b`
-    #[fusion(default)]
-    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_add(Self::float_matmul(x, weight), by_unit::<Self>(bias, 2))
-    }
-
     /// `phi(z)`
     #[fusion(default)]
-    fn activated(z: FloatTensor<Self>, function: Activated) -> FloatTensor<Self> {
+    fn activated(z: FloatTensor<Self>, function: Activated, kernels: Kernels) -> FloatTensor<Self> {
+        let _ = kernels;
         stock_activated::<Self>(z, function)
     }
 
     /// `gradient x phi'(z)`, from `y = phi(z)`
     #[fusion(default)]
-    fn activated_backward(y: FloatTensor<Self>, gradient: FloatTensor<Self>, function: Activated) -> FloatTensor<Self> {
+    fn activated_backward(
+        y: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        function: Activated,
+        kernels: Kernels,
+    ) -> FloatTensor<Self> {
+        let _ = kernels;
         stock_activated_backward::<Self>(y, gradient, function)
     }
 
-    /// The mean and the variance of x over some axes, which keep the length 1.
+    /// The mean and the variance of x over some axes, which keep the length 1; that of the rows keeps one for each seed.
     #[fusion(default)]
-    fn moments(x: FloatTensor<Self>, axes: Vec<usize>) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        stock_moments::<Self>(x, &axes)
+    fn moments(x: FloatTensor<Self>, axes: Vec<usize>, form: NormForm) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        stock_moments::<Self>(x, &axes, form.seeds)
     }
 
-    /// `gamma (x - mean) / deviation + beta`. The mean and the deviation, sqrt(variance + epsilon), are those of x itself over
+    /// `phi(gamma (x - mean) / deviation + beta)`. The mean and the deviation, sqrt(variance + epsilon), are those of x itself over
     /// the axes: the backward pass knows that they depend on x.
     #[fusion(default)]
     fn normalized(
@@ -78,22 +88,26 @@ pub trait LayerOps: Backend {
         mean: FloatTensor<Self>,
         deviation: FloatTensor<Self>,
         axes: Vec<usize>,
+        form: NormForm,
     ) -> FloatTensor<Self> {
         let _ = axes;
-        stock_normalized::<Self>(x, gamma, beta, mean, deviation)
+        stock_normalized::<Self>(x, gamma, beta, mean, deviation, form)
     }
 
-    /// The gradients of [`LayerOps::normalized`] with respect to x, gamma and beta (Ioffe and Szegedy 2015, section 3).
+    /// The gradients of [`LayerOps::normalized`], whose value is y, with respect to x, gamma and beta (Ioffe and Szegedy 2015,
+    /// section 3).
     #[fusion(default)]
     fn normalized_backward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         deviation: FloatTensor<Self>,
+        y: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         axes: Vec<usize>,
+        form: NormForm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes)
+        stock_normalized_backward::<Self>([x, gamma, mean, deviation, y], gradient, &axes, form)
     }
 }
 
@@ -124,11 +138,12 @@ pub(super) fn minus_from_one<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_add_scalar(B::float_neg(x), 1.0.into())
 }
 
-fn stock_moments<B: Backend>(x: FloatTensor<B>, axes: &[usize]) -> (FloatTensor<B>, FloatTensor<B>) {
-    let mean = mean_over::<B>(x.clone(), axes);
+fn stock_moments<B: Backend>(x: FloatTensor<B>, axes: &[usize], seeds: usize) -> (FloatTensor<B>, FloatTensor<B>) {
+    let (x, axes) = (by_seed::<B>(x, seeds), behind_seeds(axes, seeds));
+    let mean = mean_over::<B>(x.clone(), &axes);
     let centered = B::float_sub(x, mean.clone());
-    let variance = mean_over::<B>(B::float_mul(centered.clone(), centered), axes);
-    (mean, variance)
+    let variance = mean_over::<B>(B::float_mul(centered.clone(), centered), &axes);
+    (joined::<B>(mean, seeds), joined::<B>(variance, seeds))
 }
 
 fn stock_normalized<B: Backend>(
@@ -137,29 +152,40 @@ fn stock_normalized<B: Backend>(
     beta: FloatTensor<B>,
     mean: FloatTensor<B>,
     deviation: FloatTensor<B>,
+    form: NormForm,
 ) -> FloatTensor<B> {
-    let rank = x.rank();
-    let scaled = B::float_mul(standardized::<B>(x, mean, deviation), by_unit::<B>(gamma, rank));
-    B::float_add(scaled, by_unit::<B>(beta, rank))
+    let (rank, seeds) = (x.rank(), form.seeds);
+    let [x, mean, deviation] = [x, mean, deviation].map(|tensor| by_seed::<B>(tensor, seeds));
+    let [gamma, beta] = [gamma, beta].map(|vector| by_seed_and_unit::<B>(vector, rank, seeds));
+    let z = joined::<B>(B::float_add(B::float_mul(standardized::<B>(x, mean, deviation), gamma), beta), seeds);
+    match form.function {
+        Some(function) => stock_activated::<B>(z, function),
+        None => z,
+    }
 }
 
 fn stock_normalized_backward<B: Backend>(
-    x: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    mean: FloatTensor<B>,
-    deviation: FloatTensor<B>,
+    [x, gamma, mean, deviation, y]: [FloatTensor<B>; 5],
     gradient: FloatTensor<B>,
     axes: &[usize],
+    form: NormForm,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let rank = x.rank();
+    let seeds = form.seeds;
+    let gradient = match form.function {
+        Some(function) => stock_activated_backward::<B>(y, gradient, function),
+        None => gradient,
+    };
+    let gamma = by_seed_and_unit::<B>(gamma, x.rank(), seeds);
+    let [x, mean, deviation, gradient] = [x, mean, deviation, gradient].map(|tensor| by_seed::<B>(tensor, seeds));
+    let axes = behind_seeds(axes, seeds);
     let standard = standardized::<B>(x, mean, deviation.clone());
-    let of_gamma = sum_by_unit::<B>(B::float_mul(gradient.clone(), standard.clone()));
-    let of_beta = sum_by_unit::<B>(gradient.clone());
-    let outer = B::float_mul(gradient, by_unit::<B>(gamma, rank));
-    let along = mean_over::<B>(B::float_mul(outer.clone(), standard.clone()), axes);
-    let offset = mean_over::<B>(outer.clone(), axes);
+    let of_gamma = sum_by_seed_and_unit::<B>(B::float_mul(gradient.clone(), standard.clone()), seeds);
+    let of_beta = sum_by_seed_and_unit::<B>(gradient.clone(), seeds);
+    let outer = B::float_mul(gradient, gamma);
+    let along = mean_over::<B>(B::float_mul(outer.clone(), standard.clone()), &axes);
+    let offset = mean_over::<B>(outer.clone(), &axes);
     let inner = B::float_sub(B::float_sub(outer, offset), B::float_mul(standard, along));
-    (B::float_div(inner, deviation), of_gamma, of_beta)
+    (joined::<B>(B::float_div(inner, deviation), seeds), of_gamma, of_beta)
 }
 
 fn mean_over<B: Backend>(x: FloatTensor<B>, axes: &[usize]) -> FloatTensor<B> {
@@ -170,6 +196,33 @@ fn standardized<B: Backend>(x: FloatTensor<B>, mean: FloatTensor<B>, deviation: 
     B::float_div(B::float_sub(x, mean), deviation)
 }
 
+/// `[seeds x rows, ..]` as `[seeds, rows, ..]`. That of a single seed stays as it is, here and below.
+pub(super) fn by_seed<B: Backend>(x: FloatTensor<B>, seeds: usize) -> FloatTensor<B> {
+    if seeds == 1 {
+        return x;
+    }
+    let shape = x.shape();
+    let dims: Vec<usize> =
+        [seeds, shape[0] / seeds].into_iter().chain((1..shape.num_dims()).map(|axis| shape[axis])).collect();
+    B::float_reshape(x, Shape::from(dims))
+}
+
+/// `[seeds, rows, ..]` as `[seeds x rows, ..]`.
+pub(super) fn joined<B: Backend>(x: FloatTensor<B>, seeds: usize) -> FloatTensor<B> {
+    if seeds == 1 {
+        return x;
+    }
+    let shape = x.shape();
+    let dims: Vec<usize> =
+        [shape[0] * shape[1]].into_iter().chain((2..shape.num_dims()).map(|axis| shape[axis])).collect();
+    B::float_reshape(x, Shape::from(dims))
+}
+
+/// The axes of a tensor that [`by_seed`] has given one more in front.
+fn behind_seeds(axes: &[usize], seeds: usize) -> Vec<usize> {
+    axes.iter().map(|axis| axis + usize::from(seeds > 1)).collect()
+}
+
 /// `[units]` as `[1, units, 1, ..]`.
 pub(super) fn by_unit<B: Backend>(vector: FloatTensor<B>, rank: usize) -> FloatTensor<B> {
     let mut dims = vec![1; rank];
@@ -177,18 +230,52 @@ pub(super) fn by_unit<B: Backend>(vector: FloatTensor<B>, rank: usize) -> FloatT
     B::float_reshape(vector, Shape::from(dims))
 }
 
+/// `[seeds x units]` as `[seeds, 1, units, 1, ..]`, beside a tensor whose rank is `rank` without the seeds.
+pub(super) fn by_seed_and_unit<B: Backend>(vector: FloatTensor<B>, rank: usize, seeds: usize) -> FloatTensor<B> {
+    if seeds == 1 {
+        return by_unit::<B>(vector, rank);
+    }
+    let mut dims = vec![1; rank + 1];
+    dims[0] = seeds;
+    dims[2] = vector.shape().num_elements() / seeds;
+    B::float_reshape(vector, Shape::from(dims))
+}
+
 /// The sums `[units]` over all but the units.
 pub(super) fn sum_by_unit<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    let axes = (0..x.rank()).filter(|axis| *axis != 1);
+    sum_to_vector::<B>(x, &[1])
+}
+
+/// The sums `[seeds x units]` over all but seeds and units of what [`by_seed`] makes.
+pub(super) fn sum_by_seed_and_unit<B: Backend>(x: FloatTensor<B>, seeds: usize) -> FloatTensor<B> {
+    if seeds == 1 { sum_by_unit::<B>(x) } else { sum_to_vector::<B>(x, &[0, 2]) }
+}
+
+fn sum_to_vector<B: Backend>(x: FloatTensor<B>, kept: &[usize]) -> FloatTensor<B> {
+    let axes = (0..x.rank()).filter(|axis| !kept.contains(axis));
     let sums = axes.fold(x, |x, axis| B::float_sum_dim(x, axis));
-    let units = sums.shape().num_elements();
-    B::float_reshape(sums, Shape::new([units]))
+    let count = sums.shape().num_elements();
+    B::float_reshape(sums, Shape::new([count]))
 }
 
 #[cfg(feature = "flex")]
 impl LayerOps for burn::backend::Flex {
-    fn moments(x: FloatTensor<Self>, axes: Vec<usize>) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        flex_layer::moments(&x, &axes).unwrap_or_else(|| stock_moments::<Self>(x, &axes))
+    fn activated(z: FloatTensor<Self>, function: Activated, kernels: Kernels) -> FloatTensor<Self> {
+        flex_layer::activated(z, function, kernels).unwrap_or_else(|z| stock_activated::<Self>(z, function))
+    }
+
+    fn activated_backward(
+        y: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        function: Activated,
+        kernels: Kernels,
+    ) -> FloatTensor<Self> {
+        flex_layer::activated_backward(&y, gradient, function, kernels)
+            .unwrap_or_else(|gradient| stock_activated_backward::<Self>(y, gradient, function))
+    }
+
+    fn moments(x: FloatTensor<Self>, axes: Vec<usize>, form: NormForm) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        flex_layer::moments(&x, &axes, form).unwrap_or_else(|| stock_moments::<Self>(x, &axes, form.seeds))
     }
 
     fn normalized(
@@ -198,9 +285,10 @@ impl LayerOps for burn::backend::Flex {
         mean: FloatTensor<Self>,
         deviation: FloatTensor<Self>,
         axes: Vec<usize>,
+        form: NormForm,
     ) -> FloatTensor<Self> {
-        flex_layer::normalized(&x, &gamma, &beta, &mean, &deviation, &axes)
-            .unwrap_or_else(|| stock_normalized::<Self>(x, gamma, beta, mean, deviation))
+        flex_layer::normalized([&x, &gamma, &beta, &mean, &deviation], &axes, form)
+            .unwrap_or_else(|| stock_normalized::<Self>(x, gamma, beta, mean, deviation, form))
     }
 
     fn normalized_backward(
@@ -208,11 +296,15 @@ impl LayerOps for burn::backend::Flex {
         gamma: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         deviation: FloatTensor<Self>,
+        y: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         axes: Vec<usize>,
+        form: NormForm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        flex_layer::normalized_backward(&x, &gamma, &mean, &deviation, &gradient, &axes)
-            .unwrap_or_else(|| stock_normalized_backward::<Self>(x, gamma, mean, deviation, gradient, &axes))
+        match flex_layer::normalized_backward([&x, &gamma, &mean, &deviation, &y], gradient, &axes, form) {
+            Ok(gradients) => gradients,
+            Err(gradient) => stock_normalized_backward::<Self>([x, gamma, mean, deviation, y], gradient, &axes, form),
+        }
     }
 }
 
@@ -223,60 +315,16 @@ impl LayerOps for burn::backend::NdArray {}
 impl LayerOps for burn_cubecl::CubeBackend {}
 
 #[derive(Debug)]
-struct Product;
-
-impl<B: LayerOps> Backward<B, 2> for Product {
-    type State = (FloatTensor<B>, FloatTensor<B>);
-
-    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = gradients.consume::<B>(&ops.node);
-        let parents = [0, 1].map(|place: usize| ops.parents[place].as_ref().map(|node| node.id));
-        register_product::<B>(gradients, parents, ops.state, gradient);
-    }
-}
-
-#[derive(Debug)]
-struct Affine;
-
-impl<B: LayerOps> Backward<B, 3> for Affine {
-    type State = (FloatTensor<B>, FloatTensor<B>);
-
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = gradients.consume::<B>(&ops.node);
-        if let Some(bias) = &ops.parents[2] {
-            gradients.register::<B>(bias.id, sum_by_unit::<B>(gradient.clone()));
-        }
-        let parents = [0, 1].map(|place: usize| ops.parents[place].as_ref().map(|node| node.id));
-        register_product::<B>(gradients, parents, ops.state, gradient);
-    }
-}
-
-/// The gradients of `x W` with respect to x and W.
-fn register_product<B: Backend>(
-    gradients: &mut Gradients,
-    [of_x, of_weight]: [Option<NodeId>; 2],
-    (x, weight): (FloatTensor<B>, FloatTensor<B>),
-    gradient: FloatTensor<B>,
-) {
-    if let Some(node) = of_weight {
-        gradients.register::<B>(node, B::float_matmul(B::float_transpose(x), gradient.clone()));
-    }
-    if let Some(node) = of_x {
-        gradients.register::<B>(node, B::float_matmul(gradient, B::float_transpose(weight)));
-    }
-}
-
-#[derive(Debug)]
 struct Activation;
 
 impl<B: LayerOps> Backward<B, 1> for Activation {
-    type State = (FloatTensor<B>, Activated);
+    type State = (FloatTensor<B>, Activated, Kernels);
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
-        let (y, function) = ops.state;
+        let (y, function, kernels) = ops.state;
         if let Some(node) = &ops.parents[0] {
-            gradients.register::<B>(node.id, B::activated_backward(y, gradient, function));
+            gradients.register::<B>(node.id, B::activated_backward(y, gradient, function, kernels));
         }
     }
 }
@@ -285,12 +333,12 @@ impl<B: LayerOps> Backward<B, 1> for Activation {
 struct Normalization;
 
 impl<B: LayerOps> Backward<B, 3> for Normalization {
-    type State = ([FloatTensor<B>; 4], Vec<usize>);
+    type State = ([FloatTensor<B>; 5], Vec<usize>, NormForm);
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
-        let ([x, gamma, mean, deviation], axes) = ops.state;
-        let (of_x, of_gamma, of_beta) = B::normalized_backward(x, gamma, mean, deviation, gradient, axes);
+        let ([x, gamma, mean, deviation, y], axes, form) = ops.state;
+        let (of_x, of_gamma, of_beta) = B::normalized_backward(x, gamma, mean, deviation, y, gradient, axes, form);
         for (node, gradient) in ops.parents.iter().zip([of_x, of_gamma, of_beta]) {
             if let Some(node) = node {
                 gradients.register::<B>(node.id, gradient);
@@ -300,35 +348,11 @@ impl<B: LayerOps> Backward<B, 3> for Normalization {
 }
 
 impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
-    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        let prepared = Product.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful();
-        let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        match prepared {
-            OpsKind::Tracked(prepared) => {
-                let output = B::product(x.clone(), weight.clone());
-                prepared.finish((x, weight), output)
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::product(x, weight)),
-        }
-    }
-
-    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        let prepared = Affine.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful();
-        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        match prepared {
-            OpsKind::Tracked(prepared) => {
-                let output = B::affine(x.clone(), weight.clone(), bias);
-                prepared.finish((x, weight), output)
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::affine(x, weight, bias)),
-        }
-    }
-
-    fn activated(z: FloatTensor<Self>, function: Activated) -> FloatTensor<Self> {
+    fn activated(z: FloatTensor<Self>, function: Activated, kernels: Kernels) -> FloatTensor<Self> {
         let prepared = Activation.prepare::<C>([z.node()]).compute_bound().stateful();
-        let y = B::activated(z.into_primitive(), function);
+        let y = B::activated(z.into_primitive(), function, kernels);
         match prepared {
-            OpsKind::Tracked(prepared) => prepared.finish((y.clone(), function), y),
+            OpsKind::Tracked(prepared) => prepared.finish((y.clone(), function, kernels), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -340,39 +364,22 @@ impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
         mean: FloatTensor<Self>,
         deviation: FloatTensor<Self>,
         axes: Vec<usize>,
+        form: NormForm,
     ) -> FloatTensor<Self> {
         let prepared = Normalization.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful();
         let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
         let (mean, deviation) = (mean.into_primitive(), deviation.into_primitive());
+        let y = B::normalized(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), axes.clone(), form);
         match prepared {
-            OpsKind::Tracked(prepared) => {
-                let y = B::normalized(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), axes.clone());
-                prepared.finish(([x, gamma, mean, deviation], axes), y)
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::normalized(x, gamma, beta, mean, deviation, axes)),
+            OpsKind::Tracked(prepared) => prepared.finish(([x, gamma, mean, deviation, y.clone()], axes, form), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
 }
 
-/// `x W + b`
-///
-/// # Shapes
-///
-/// - x: `[batch, inputs]`
-/// - weight: `[inputs, units]`
-/// - bias: `[units]`
-/// - returns: `[batch, units]`
-pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(match bias {
-        Some(bias) => Dispatch::affine(x, weight, bias.into_dispatch()),
-        None => Dispatch::product(x, weight),
-    })
-}
-
 /// `phi(z)`, element by element.
-pub fn activated<const D: usize>(z: Tensor<D>, function: Activated) -> Tensor<D> {
-    Tensor::from_dispatch(Dispatch::activated(z.into_dispatch(), function))
+pub fn activated<const D: usize>(z: Tensor<D>, function: Activated, kernels: Kernels) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::activated(z.into_dispatch(), function, kernels))
 }
 
 /// A normalized tensor, and the statistics it was normalized with.
@@ -380,15 +387,17 @@ pub fn activated<const D: usize>(z: Tensor<D>, function: Activated) -> Tensor<D>
 pub struct Normalized<const D: usize> {
     /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
     pub output: Tensor<D>,
-    /// Outside the graph; the axes have the length 1.
+    /// Outside the graph; the axes have the length 1, that of the rows one for each seed.
     pub mean: Tensor<D>,
     /// Likewise.
     pub variance: Tensor<D>,
 }
 
-/// Normalizes x over some axes: all but the units for batch norm, all but the batch for layer norm.
+/// Normalizes x over some axes, all but the units for batch norm, all but the batch for layer norm, and applies a function.
 ///
 /// # Shapes
+///
+/// With several seeds all rows as many times, as in [`LayerOps`]:
 ///
 /// - x: `[batch, units, ..]`
 /// - gamma, beta: `[units]`
@@ -398,10 +407,11 @@ pub fn normalize<const D: usize>(
     beta: Tensor<1>,
     epsilon: f64,
     axes: Vec<usize>,
+    form: NormForm,
 ) -> Normalized<D> {
     let is_tracked = x.is_autodiff();
     let plain = if is_tracked { x.clone().inner() } else { x.clone() };
-    let (mean, variance) = Dispatch::moments(plain.into_dispatch(), axes.clone());
+    let (mean, variance) = Dispatch::moments(plain.into_dispatch(), axes.clone(), form);
     let (mean, variance) = (Tensor::<D>::from_dispatch(mean), Tensor::<D>::from_dispatch(variance));
     // The statistics enter the graph as constants: the backward pass of the operation accounts for them.
     let constant = |tensor: Tensor<D>| if is_tracked { Tensor::from_inner(tensor) } else { tensor };
@@ -413,6 +423,7 @@ pub fn normalize<const D: usize>(
         mean_in.into_dispatch(),
         deviation_in.into_dispatch(),
         axes,
+        form,
     );
     Normalized { output: Tensor::from_dispatch(output), mean, variance }
 }
@@ -422,6 +433,7 @@ mod tests {
     use burn::backend::Flex;
     use burn::tensor::{Device, TensorData};
 
+    use super::super::affine;
     use super::*;
 
     type Primitive = FloatTensor<Flex>;
@@ -444,24 +456,34 @@ mod tests {
 
     #[test]
     fn fused_and_stock_batch_norm_agree() {
-        let (x, gradient) = (primitive(3, 13, 37), primitive(8, 13, 37));
-        let vector = |seed| as_vector(&primitive(seed, 1, 37));
-        let (gamma, beta) = (vector(5), vector(6));
-        let axes = [0];
-        let (mean, variance) = stock_moments::<Flex>(x.clone(), &axes);
-        let (fused_mean, fused_variance) = flex_layer::moments(&x, &axes).expect("a matrix");
-        assert_close(fused_mean, mean.clone());
-        assert_close(fused_variance, variance.clone());
-        let deviation = Tensor::<2>::from_data(variance.into_data(), &Device::flex()).sqrt().into_data();
-        let deviation = Primitive::from_data(deviation);
-        let fused = flex_layer::normalized(&x, &gamma, &beta, &mean, &deviation, &axes).expect("a matrix");
-        let stock = stock_normalized::<Flex>(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone());
-        assert_close(fused, stock);
-        let fused = flex_layer::normalized_backward(&x, &gamma, &mean, &deviation, &gradient, &axes).expect("a matrix");
-        let stock = stock_normalized_backward::<Flex>(x, gamma, mean, deviation, gradient, &axes);
-        assert_close(fused.0, stock.0);
-        assert_close(fused.1, stock.1);
-        assert_close(fused.2, stock.2);
+        for (seeds, rows, units) in [(1, 13, 37), (1, 64, 16), (3, 33, 5), (2, 70, 130)] {
+            for function in [None, Some(Activated::Sigmoid), Some(Activated::Tanh), Some(Activated::Relu)] {
+                let form = NormForm { function, seeds, kernels: Kernels::Fused };
+                let (x, gradient) = (primitive(3, seeds * rows, units), primitive(8, seeds * rows, units));
+                let vector = |seed| as_vector(&primitive(seed, seeds, units));
+                let (gamma, beta) = (vector(5), vector(6));
+                let axes = [0];
+                let (mean, variance) = stock_moments::<Flex>(x.clone(), &axes, seeds);
+                let (fused_mean, fused_variance) = flex_layer::moments(&x, &axes, form).expect("a matrix");
+                assert_close(fused_mean, mean.clone());
+                assert_close(fused_variance, variance.clone());
+                let deviation = Tensor::<2>::from_data(variance.into_data(), &Device::flex()).sqrt().into_data();
+                let deviation = Primitive::from_data(deviation);
+                let fused = flex_layer::normalized([&x, &gamma, &beta, &mean, &deviation], &axes, form);
+                let y = stock_normalized::<Flex>(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), form);
+                assert_close(fused.expect("a matrix"), y.clone());
+                let tensors = [&x, &gamma, &mean, &deviation, &y];
+                let fused = flex_layer::normalized_backward(tensors, gradient.clone(), &axes, form).expect("a matrix");
+                let stock = stock_normalized_backward::<Flex>(tensors.map(Clone::clone), gradient, &axes, form);
+                assert_close(fused.0, stock.0);
+                assert_close(fused.1, stock.1);
+                assert_close(fused.2, stock.2);
+            }
+        }
+    }
+
+    fn form(seeds: usize) -> NormForm {
+        NormForm { function: None, seeds, kernels: Kernels::Fused }
     }
 
     fn as_vector(row: &Primitive) -> Primitive {
@@ -480,9 +502,10 @@ mod tests {
         for axes in [vec![0], vec![1]] {
             let leaves = [leaf(1, 9, 6), leaf(2, 6, 7), leaf(3, 1, 7), leaf(4, 1, 7), leaf(5, 1, 7)];
             let [input, weight, bias, gamma, beta] = leaves.clone();
-            let sum = affine(input, weight, Some(bias.reshape([7])));
-            let y = normalize(sum, gamma.reshape([7]), beta.reshape([7]), 1e-3, axes.clone()).output;
-            let y = activated(y, Activated::Tanh) + activated(leaves[0].clone(), Activated::Sigmoid).sum().unsqueeze();
+            let sum = affine(input, weight, Some(bias.reshape([7])), 1, Kernels::Fused);
+            let y = normalize(sum, gamma.reshape([7]), beta.reshape([7]), 1e-3, axes.clone(), form(1)).output;
+            let y = activated(y, Activated::Tanh, Kernels::Fused)
+                + activated(leaves[0].clone(), Activated::Sigmoid, Kernels::Fused).sum().unsqueeze();
             let fused = (y.clone() * y).sum();
 
             let [input, weight, bias, gamma, beta] = leaves.clone();
@@ -503,6 +526,51 @@ mod tests {
                     assert!((a - b).abs() <= 1e-5 * scale + 1e-4, "{axes:?}: {a} and {b}");
                 }
             }
+        }
+    }
+
+    /// Three networks of 9 rows, 6 inputs and 7 units each, side by side and one by one.
+    #[test]
+    fn the_blocks_of_several_seeds_are_the_layers_of_each_forward_and_backward() {
+        const SEEDS: usize = 3;
+        let device = Device::flex().autodiff();
+        let leaf = |seed, rows, columns| Tensor::<2>::from_data(primitive(seed, rows, columns).into_data(), &device);
+        let leaves = [leaf(1, 27, 6), leaf(2, 18, 7), leaf(3, 3, 7), leaf(4, 3, 7), leaf(5, 3, 7)];
+        let weights = leaf(6, 27, 7);
+        let layer = |leaves: [Tensor<2>; 5], has_bias: bool, axes: Vec<usize>, seeds: usize| {
+            let [x, weight, bias, gamma, beta] = leaves;
+            let bias = has_bias.then(|| bias.reshape([-1]));
+            let z = affine(x, weight, bias, seeds, Kernels::Fused);
+            normalize(z, gamma.reshape([-1]), beta.reshape([-1]), 1e-3, axes, form(seeds))
+        };
+        for (has_bias, axes) in [(true, vec![0]), (true, vec![1]), (false, vec![1])] {
+            let together = leaves.clone().map(Tensor::require_grad);
+            let of_all = layer(together.clone(), has_bias, axes.clone(), SEEDS);
+            let gradients = (of_all.output.clone() * weights.clone()).sum().backward();
+            for seed in 0..SEEDS {
+                let block = |tensor: Tensor<2>| tensor.chunk(SEEDS, 0).remove(seed);
+                let single = leaves.clone().map(|leaf| block(leaf).detach().require_grad());
+                let of_one = layer(single.clone(), has_bias, axes.clone(), 1);
+                let expected = (of_one.output.clone() * block(weights.clone())).sum().backward();
+                assert_equal(block(of_all.output.clone()), of_one.output);
+                assert_equal(block(of_all.mean.clone()), of_one.mean);
+                assert_equal(block(of_all.variance.clone()), of_one.variance);
+                for (all, one) in together.iter().zip(&single) {
+                    let (all, one) = (all.grad(&gradients), one.grad(&expected));
+                    assert_eq!(all.is_some(), one.is_some());
+                    if let Some((all, one)) = all.zip(one) {
+                        assert_equal(block(all), one);
+                    }
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn assert_equal(block: Tensor<2>, single: Tensor<2>) {
+        assert_eq!(block.dims(), single.dims());
+        for (a, b) in block.into_data().iter::<f64>().zip(single.into_data().iter::<f64>()) {
+            assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} and {b}");
         }
     }
 }

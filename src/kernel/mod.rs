@@ -3,24 +3,44 @@
 //! The stock form is written with Burn's tensor operations and runs on every device. The fused form is taken where
 //! the backend has one; a test holds the two to the same numbers.
 
+mod cross_entropy;
+mod dense;
 #[cfg(feature = "flex")]
 mod elementary;
 #[cfg(feature = "flex")]
+mod elementwise;
+#[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "flex")]
+mod flex_cross_entropy;
+#[cfg(feature = "flex")]
+mod flex_dense;
 #[cfg(feature = "flex")]
 mod flex_layer;
 #[cfg(feature = "flex")]
 mod flex_recurrent;
+#[cfg(feature = "flex")]
+mod flex_update;
 mod layer;
+#[cfg(feature = "flex")]
+mod matrix;
+#[cfg(feature = "flex")]
+mod number;
 #[cfg(feature = "flex")]
 mod product;
 mod recurrent;
 mod summary;
+#[cfg(feature = "flex")]
+mod team;
+mod update;
 
-pub use layer::{Activated, LayerOps, Normalized, activated, affine, normalize};
+pub use cross_entropy::{CostForm, CostOps, softmax_cross_entropy};
+pub use dense::{DenseCall, DenseForm, DenseOps, DenseParameters, Elementwise, WantedOfDense, affine, dense};
+pub use layer::{Activated, LayerOps, NormForm, Normalized, activated, normalize};
 pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
 pub use summary::{
     ActivationSummary, DeltaSummary, FlatParts, GlobalNorm, GradientSummary, Norm, Reading, UpdateSummary,
-    activation_summaries, block_norms, count_above, delta_summaries, gate_summary, global_norm, gradient_summaries,
+    activation_summaries, block_norms, delta_summaries, gate_summary, global_norm, gradient_summaries,
     norms_from_reading, stock_global_norm, update_summaries, values_of,
 };
+pub use update::{Measured, Moments, Rule, Update, is_updated_in_one_pass, updated};

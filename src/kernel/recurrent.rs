@@ -18,6 +18,7 @@ use super::Activated;
 #[cfg(feature = "flex")]
 use super::flex_recurrent;
 use super::layer::{by_unit, minus_from_one, stock_activated, stock_activated_backward, sum_by_unit};
+use crate::config::Kernels;
 
 /// The cells. s is the sigmoid; x stands for `x W + b`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Form {
     pub truncation: Option<usize>,
     /// Whether the layer hands on the hidden state after every time step, or after the last one.
     pub answers_every_step: bool,
+    /// Whether the fused form is taken where the backend has one.
+    pub kernels: Kernels,
 }
 
 impl Form {
@@ -659,7 +662,7 @@ mod tests {
         let cells = functions.map(Recurrence::Rnn).into_iter().chain([Recurrence::Lstm, Recurrence::Gru]);
         let form = |recurrence| {
             [(None, true), (None, false), (Some(2), true), (Some(1), false)].map(|(truncation, answers_every_step)| {
-                Form { recurrence, steps: STEPS, truncation, answers_every_step }
+                Form { recurrence, steps: STEPS, truncation, answers_every_step, kernels: Kernels::Fused }
             })
         };
         cells.flat_map(form).collect()
@@ -725,7 +728,13 @@ mod tests {
 
     #[test]
     fn every_number_of_threads_gives_the_same_bits() {
-        let form = Form { recurrence: Recurrence::Lstm, steps: 2, truncation: None, answers_every_step: true };
+        let form = Form {
+            recurrence: Recurrence::Lstm,
+            steps: 2,
+            truncation: None,
+            answers_every_step: true,
+            kernels: Kernels::Fused,
+        };
         let (x, weights) = (primitive(3, 2 * BATCH, INPUTS, 1.5), weights(INPUTS, form.recurrence));
         let bits = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");

@@ -256,18 +256,14 @@ pub fn stock_global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     GlobalNorm::Device(Tensor::cat(vec![max_abs, relative], 0))
 }
 
-/// The number `[1]` of elements whose absolute value is above a bound.
-pub fn count_above(x: &Tensor<1>, bound: f64) -> Tensor<1> {
-    x.clone().abs().greater_elem(bound).float().sum()
-}
-
-/// `None` if the tensors are of a backend without a fused form.
-///
-/// One thread does it all: handing the tensors of a small network to another core's cache costs more than the
-/// summaries, and the next product wants them back.
+/// `None` if the tensors are of a backend without a fused form. Threads take one tensor after the other.
 #[cfg(feature = "flex")]
-fn fused<T>(inputs: &[T], summarize: impl Fn(&T) -> Option<Vec<f64>>) -> Option<Vec<Reading>> {
-    inputs.iter().map(|input| summarize(input).map(Reading::Host)).collect()
+fn fused<T: Sync>(inputs: &[T], summarize: impl Fn(&T) -> Option<Vec<f64>> + Sync) -> Option<Vec<Reading>> {
+    let mut found: Vec<Option<Vec<f64>>> = vec![None; inputs.len()];
+    super::team::each(inputs.iter().zip(&mut found).collect(), |(input, found): (&T, &mut Option<Vec<f64>>)| {
+        *found = summarize(input);
+    });
+    found.into_iter().map(|found| found.map(Reading::Host)).collect()
 }
 
 /// Counts travel as two numbers of this base, because an f32 holds whole numbers only up to 2^24.

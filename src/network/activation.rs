@@ -2,34 +2,56 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::config::{Activation, ActivationFunction};
-use crate::kernel::{Activated, FlatParts, activated};
+use crate::config::{Activation, ActivationFunction, Kernels};
+use crate::kernel::{Activated, Elementwise, FlatParts, activated};
 use crate::theory::activation::{SELU_ALPHA, SELU_SCALE};
 
-/// Applies an activation function to each element. `slope` `[1]` is the learned slope of `prelu` and is looked at by
-/// no other.
+/// Applies an activation function to each element. `slope` is the learned slope of `prelu` and is looked at by no other: `[1]`, or
+/// one for each of the blocks of rows that belong to different seeds.
 ///
 /// # Shapes
 ///
 /// - z: `[batch, units, ..]`; of `maxout` `pieces` times as many units, those of the first piece first
 /// - returns: `[batch, units, ..]`
-pub fn activate<const D: usize>(function: ActivationFunction, slope: Option<Tensor<1>>, z: Tensor<D>) -> Tensor<D> {
+pub fn activate<const D: usize>(
+    function: ActivationFunction,
+    slope: Option<Tensor<1>>,
+    z: Tensor<D>,
+    kernels: Kernels,
+) -> Tensor<D> {
     match function.kind {
-        Activation::Sigmoid => activated(z, Activated::Sigmoid),
-        Activation::Tanh => activated(z, Activated::Tanh),
-        Activation::Relu => activated(z, Activated::Relu),
+        Activation::Sigmoid => activated(z, Activated::Sigmoid, kernels),
+        Activation::Tanh => activated(z, Activated::Tanh, kernels),
+        Activation::Relu => activated(z, Activated::Relu, kernels),
         Activation::LeakyRelu => activation::leaky_relu(z, function.slope),
         Activation::Prelu => match slope {
-            Some(slope) => activation::prelu(z, slope),
+            Some(slope) => prelu(z, slope),
             None => activation::leaky_relu(z, function.slope),
         },
-        Activation::Elu => exponential_unit(z, 1.0, 1.0),
-        Activation::Selu => exponential_unit(z, SELU_ALPHA, SELU_SCALE),
+        Activation::Elu => exponential_unit(z, 1.0, 1.0, kernels),
+        Activation::Selu => exponential_unit(z, SELU_ALPHA, SELU_SCALE, kernels),
         Activation::Gelu => gelu(z),
         Activation::Softplus => activation::softplus(z, 1.0),
         Activation::Maxout => maxout(z, function.pieces),
         Activation::Identity => z,
     }
+}
+
+/// The function as an operation of a dense layer; maxout is none, which takes several numbers at a time.
+pub(super) fn elementwise(function: ActivationFunction) -> Option<Elementwise> {
+    Some(match function.kind {
+        Activation::Sigmoid => Elementwise::Sigmoid,
+        Activation::Tanh => Elementwise::Tanh,
+        Activation::Relu => Elementwise::Relu,
+        Activation::LeakyRelu => Elementwise::LeakyRelu { slope: function.slope },
+        Activation::Prelu => Elementwise::Prelu,
+        Activation::Elu => Elementwise::Exponential { alpha: 1.0, scale: 1.0 },
+        Activation::Selu => Elementwise::Exponential { alpha: SELU_ALPHA, scale: SELU_SCALE },
+        Activation::Gelu => Elementwise::Gelu,
+        Activation::Softplus => Elementwise::Softplus,
+        Activation::Identity => Elementwise::Identity,
+        Activation::Maxout => return None,
+    })
 }
 
 /// The activation and the slope phi'(z) at each element, from tracked tensors, so that the slope can be differentiated too;
@@ -45,7 +67,7 @@ pub(super) fn activate_with_slope(
     slope: Option<Tensor<1>>,
     z: &Tensor<2>,
 ) -> Option<(Tensor<2>, Tensor<2>)> {
-    let a = activate(function, slope.clone(), z.clone());
+    let a = activate(function, slope.clone(), z.clone(), Kernels::default());
     let above = || z.clone().greater_elem(0.0).float();
     let below = || z.clone().lower_equal_elem(0.0).float();
     let slope = match function.kind {
@@ -60,7 +82,7 @@ pub(super) fn activate_with_slope(
         // Below 0 the derivative of scale alpha (exp(z) - 1) is the value and scale alpha.
         Activation::Elu => above() + below() * (a.clone() + 1.0),
         Activation::Selu => above() * SELU_SCALE + below() * (a.clone() + SELU_SCALE * SELU_ALPHA),
-        Activation::Softplus => activated(z.clone(), Activated::Sigmoid),
+        Activation::Softplus => activated(z.clone(), Activated::Sigmoid, Kernels::default()),
         Activation::Identity => z.ones_like(),
         Activation::Gelu | Activation::Maxout => return None,
     };
@@ -77,9 +99,9 @@ pub(super) fn has_curvature(function: ActivationFunction) -> bool {
 
 /// Burn's own ELU and SELU evaluate the exponential of large positive z too, and their gradients become NaN from z = 89
 /// on; here it never sees a positive number.
-fn exponential_unit<const D: usize>(z: Tensor<D>, alpha: f64, scale: f64) -> Tensor<D> {
+fn exponential_unit<const D: usize>(z: Tensor<D>, alpha: f64, scale: f64, kernels: Kernels) -> Tensor<D> {
     let below = (z.clone().clamp_max(0.0).exp() - 1.0) * (alpha * scale);
-    activated(z, Activated::Relu) * scale + below
+    activated(z, Activated::Relu, kernels) * scale + below
 }
 
 /// z P(x <= z) for x of N(0, 1), by the error function. Burn's own GELU has that too, but on all backends except flex its gradient is
@@ -87,6 +109,16 @@ fn exponential_unit<const D: usize>(z: Tensor<D>, alpha: f64, scale: f64) -> Ten
 fn gelu<const D: usize>(z: Tensor<D>) -> Tensor<D> {
     let below = (z.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
     z * below * 0.5
+}
+
+/// Burn's takes a slope for each channel, which the seeds are here.
+fn prelu<const D: usize>(z: Tensor<D>, slope: Tensor<1>) -> Tensor<D> {
+    let (seeds, dims) = (slope.dims()[0], z.dims());
+    if seeds == 1 {
+        return activation::prelu(z, slope);
+    }
+    let z: Tensor<3> = z.reshape([1, seeds as i64, -1]);
+    activation::prelu(z, slope).reshape(dims)
 }
 
 /// The largest of the pieces.
@@ -164,7 +196,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let z = Tensor::<1>::from_floats(points, &device).reshape([1, points.len()]).require_grad();
         let slope = Tensor::<1>::from_floats([function.slope as f32], &device);
-        let value: Tensor<2> = activate(function, Some(slope), z.clone());
+        let value: Tensor<2> = activate(function, Some(slope), z.clone(), Kernels::default());
         let gradients = value.clone().sum().backward();
         let derivative = z.grad(&gradients).expect("z leads to the sum");
         let numbers = |tensor: Tensor<2>| tensor.into_data().iter::<f64>().collect();

@@ -23,8 +23,7 @@ pub(super) fn chain<'a, const D: usize, L: Layer<D> + 'a>(
 ) -> Tensor<D> {
     for (index, layer) in layers {
         x = pass.enter(|| path(index), x);
-        let z = pass.pre_activation(layer.affine(x));
-        x = layer.shape(z, pass);
+        x = layer.forward(x, pass);
     }
     x
 }
@@ -49,16 +48,15 @@ pub(super) fn residual<const D: usize, L: Layer<D>>(
         match form.order {
             BlockOrder::PreActivation => {
                 let a = layer.shape(branch, pass);
-                branch = pass.pre_activation(layer.affine(a));
+                branch = layer.linear(a, pass);
             }
             BlockOrder::PostActivation if place + 1 == layers.len() => {
-                let z = pass.pre_activation(layer.affine(branch));
+                let z = layer.linear(branch, pass);
                 let branch = layer.normalize(z, pass);
                 return layer.activate(shortcut(x) + scaled(branch), pass);
             }
             BlockOrder::PostActivation | BlockOrder::ActivationBeforeAddition => {
-                let z = pass.pre_activation(layer.affine(branch));
-                branch = layer.shape(z, pass);
+                branch = layer.forward(branch, pass);
             }
         }
     }

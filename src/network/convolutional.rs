@@ -80,7 +80,7 @@ impl Convolutional {
                 BlockOrder::PreActivation => {
                     // The first block normalizes and activates by itself.
                     let x = pass.enter(|| block::path(0), x);
-                    pass.pre_activation(first[0].affine(x))
+                    first[0].linear(x, pass)
                 }
                 _ => block::chain(first.iter().enumerate(), x, pass),
             };

@@ -4,8 +4,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::initializer::{self, Fan};
-use crate::config::NetworkConfig;
-use crate::kernel;
+use super::pass::Pass;
+use crate::config::{Kernels, NetworkConfig};
+use crate::kernel::{self, DenseForm, DenseParameters, Elementwise};
 
 /// `z = x W + b`
 #[derive(Module, Debug)]
@@ -14,6 +15,11 @@ pub struct Dense {
     pub weight: Param<Tensor<2>>,
     /// `[outputs]`, or none.
     pub bias: Option<Param<Tensor<1>>>,
+    /// The networks of different seeds that lie one below the other: see [`kernel::LayerOps`].
+    #[module(skip)]
+    seeds: usize,
+    #[module(skip)]
+    kernels: Kernels,
 }
 
 impl Dense {
@@ -22,10 +28,16 @@ impl Dense {
         let fan = Fan { inputs, units: outputs, pieces: 1, hidden: None };
         let weight = initializer::weight(config, fan, seed, &format!("{path}.weight"));
         let bias = initializer::bias(config, fan, seed, &format!("{path}.bias"));
-        Self {
-            weight: Param::from_data(TensorData::new(weight, [inputs, outputs]), device),
-            bias: bias.map(|bias| Param::from_data(bias, device)),
-        }
+        Self::from_data(TensorData::new(weight, [inputs, outputs]), bias, config.kernels(), device)
+    }
+
+    pub(super) fn from_data(weight: TensorData, bias: Option<TensorData>, kernels: Kernels, device: &Device) -> Self {
+        let bias = bias.map(|bias| Param::from_data(bias, device));
+        Self { weight: Param::from_data(weight, device), bias, seeds: 1, kernels }
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.seeds = seeds;
     }
 
     /// # Shapes
@@ -33,6 +45,18 @@ impl Dense {
     /// - x: `[batch, inputs]`
     /// - returns: `[batch, outputs]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        kernel::affine(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        self.forward_with(x, None)
+    }
+
+    /// The same as a layer whose delta the pass may want.
+    pub(super) fn forward_traced(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        let offset = pass.delta_leaf(&x);
+        self.forward_with(x, offset)
+    }
+
+    fn forward_with(&self, x: Tensor<2>, offset: Option<Tensor<2>>) -> Tensor<2> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let form = DenseForm { function: Elementwise::Identity, seeds: self.seeds, kernels: self.kernels };
+        kernel::dense(x, DenseParameters { weight: self.weight.val(), bias, slope: None }, offset, form)
     }
 }

@@ -5,12 +5,12 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::activate;
+use super::activation::{activate, elementwise};
 use super::initializer::{self, Fan};
 use super::norm::Norm;
 use super::pass::Pass;
-use crate::config::{Activation, ActivationFunction, NetworkConfig, NormPlace};
-use crate::kernel;
+use crate::config::{Activation, ActivationFunction, Kernels, NetworkConfig, NormPlace};
+use crate::kernel::{self, DenseForm, DenseParameters, Elementwise};
 
 /// What all kinds of hidden layers have in common. `D` is the rank of their inputs.
 pub trait Layer<const D: usize> {
@@ -23,6 +23,17 @@ pub trait Layer<const D: usize> {
     /// The activation function, and whether normalization comes after it.
     fn shaping(&self) -> Shaping;
 
+    /// `x W + b`, whose gradient the pass may want.
+    fn linear(&self, x: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        pass.pre_activation(self.affine(x))
+    }
+
+    /// The whole layer: `x W + b`, normalization and activation function.
+    fn forward(&self, x: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        let z = self.linear(x, pass);
+        self.shape(z, pass)
+    }
+
     /// Normalization without the activation function.
     fn normalize(&self, z: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
         match self.norm() {
@@ -33,7 +44,8 @@ pub trait Layer<const D: usize> {
 
     /// The activation function without normalization; what comes out of it is what the probe sees.
     fn activate(&self, z: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
-        let a = activate(self.shaping().function, self.slope(), z);
+        let shaping = self.shaping();
+        let a = activate(shaping.function, self.slope(), z, shaping.kernels);
         pass.activation(&a);
         a
     }
@@ -45,8 +57,18 @@ pub trait Layer<const D: usize> {
         }
         match self.shaping().norm_place {
             NormPlace::BeforeActivation => {
-                let z = self.normalize(z, pass);
-                self.activate(z, pass)
+                let function = elementwise(self.shaping().function).and_then(Elementwise::activated);
+                match (self.norm(), function) {
+                    (Some(norm), Some(function)) => {
+                        let a = norm.forward_activated(z, Some(function), pass);
+                        pass.activation(&a);
+                        a
+                    }
+                    _ => {
+                        let z = self.normalize(z, pass);
+                        self.activate(z, pass)
+                    }
+                }
             }
             NormPlace::AfterActivation => {
                 let a = self.activate(z, pass);
@@ -65,11 +87,18 @@ pub struct Shaping {
     pub norm_place: NormPlace,
     /// Whether the layer has neither.
     pub is_linear: bool,
+    /// Which form operations take.
+    pub kernels: Kernels,
 }
 
 impl Shaping {
     pub(super) fn new(config: &NetworkConfig) -> Self {
-        Self { function: config.function(), norm_place: config.norm_place(), is_linear: false }
+        Self {
+            function: config.function(),
+            norm_place: config.norm_place(),
+            is_linear: false,
+            kernels: config.kernels(),
+        }
     }
 }
 
@@ -171,6 +200,9 @@ pub struct DenseLayer {
     pub slope: Option<Param<Tensor<1>>>,
     #[module(skip)]
     shaping: Shaping,
+    /// The networks of different seeds that lie one below the other: see [`kernel::LayerOps`].
+    #[module(skip)]
+    seeds: usize,
 }
 
 impl DenseLayer {
@@ -183,20 +215,33 @@ impl DenseLayer {
             norm: drawn.norm,
             slope: drawn.slope,
             shaping: drawn.shaping,
+            seeds: 1,
         }
     }
 }
 
 impl DenseLayer {
-    /// What the layer hands on.
-    ///
-    /// # Shapes
-    ///
-    /// - x: `[batch, inputs]`
-    /// - returns: `[batch, units]`
-    pub fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
-        let z = self.affine(x);
-        self.shape(z, pass)
+    /// `phi(x W + b)`
+    fn dense(&self, x: Tensor<2>, function: Elementwise, pass: &mut Pass) -> Tensor<2> {
+        let offset = pass.delta_leaf(&x);
+        let slope = self.slope().filter(|_| function == Elementwise::Prelu);
+        let parameters = DenseParameters { weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val), slope };
+        kernel::dense(x, parameters, offset, DenseForm { function, seeds: self.seeds, kernels: self.shaping.kernels })
+    }
+
+    /// The activation function, if it directly follows `x W + b`.
+    fn function(&self) -> Option<Elementwise> {
+        let is_normalized_first = self.norm.is_some() && self.shaping.norm_place == NormPlace::BeforeActivation;
+        elementwise(self.shaping.function).filter(|_| !self.shaping.is_linear && !is_normalized_first)
+    }
+
+    pub(super) fn seeds(&self) -> usize {
+        self.seeds
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.seeds = seeds;
+        self.norm.iter_mut().for_each(|norm| norm.set_seeds(seeds));
     }
 
     /// Whether the layer has neither normalization nor activation function.
@@ -211,7 +256,28 @@ impl Layer<2> for DenseLayer {
     /// - x: `[batch, inputs]`
     /// - returns: `[batch, units]`
     fn affine(&self, x: Tensor<2>) -> Tensor<2> {
-        kernel::affine(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let bias = self.bias.as_ref().map(Param::val);
+        kernel::affine(x, self.weight.val(), bias, self.seeds, self.shaping.kernels)
+    }
+
+    fn linear(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        self.dense(x, Elementwise::Identity, pass)
+    }
+
+    /// What the layer hands on.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[batch, inputs]`
+    /// - returns: `[batch, units]`
+    fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        let Some(function) = self.function() else {
+            let z = self.linear(x, pass);
+            return self.shape(z, pass);
+        };
+        let a = self.dense(x, function, pass);
+        pass.activation(&a);
+        if self.norm.is_some() { self.normalize(a, pass) } else { a }
     }
 
     fn norm(&self) -> Option<&Norm> {

@@ -11,6 +11,7 @@ mod pass;
 mod plain;
 mod recurrent;
 mod residual;
+mod seeds;
 mod stock;
 
 use burn::module::Module;
@@ -25,9 +26,10 @@ pub use pass::{BatchStatistics, LayerTrace, Pass, RecurrenceTrace, Wanted};
 pub use plain::Plain;
 pub use recurrent::{OwnLayer, Recurrent, RecurrentLayer, RecurrentWeights};
 pub use residual::{End, Residual};
+pub use seeds::Stacked;
 pub use stock::{StockCell, StockLayer};
 
-use crate::config::{NetworkConfig, NetworkKind, Sequence};
+use crate::config::{Kernels, NetworkConfig, NetworkKind, Sequence};
 
 /// A network of any family.
 #[derive(Module, Debug)]
@@ -93,6 +95,17 @@ impl Network {
             Self::Convolutional(network) => network.forward(inputs, pass),
             Self::Recurrent(network) => network.forward(inputs, pass),
         }
+    }
+
+    /// Which form the operations take.
+    pub fn kernels(&self) -> Kernels {
+        let kernels = match self {
+            Self::Plain(network) => network.hidden.first().map(|layer| layer.shaping().kernels),
+            Self::Residual(network) => network.hidden.first().map(|layer| layer.shaping().kernels),
+            Self::Convolutional(network) => network.hidden.first().map(|layer| layer.shaping().kernels),
+            Self::Recurrent(network) => network.kernels(),
+        };
+        kernels.unwrap_or_default()
     }
 
     /// Of a chain whose config asks for it: sets the biases so that every pre-activation is 0 for this input.

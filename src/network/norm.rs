@@ -4,8 +4,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::pass::{BatchStatistics, Pass};
-use crate::config::{self, NetworkConfig};
-use crate::kernel;
+use crate::config::{self, Kernels, NetworkConfig};
+use crate::kernel::{self, Activated, NormForm};
 
 /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
 #[derive(Module, Debug)]
@@ -23,6 +23,11 @@ pub struct Norm {
     /// Outside the graph, and no parameters: they are not trained, measured or decayed. None before the first step.
     #[module(skip)]
     running: Option<BatchStatistics>,
+    /// The networks of different seeds that lie one below the other: see [`kernel::LayerOps`].
+    #[module(skip)]
+    seeds: usize,
+    #[module(skip)]
+    kernels: Kernels,
 }
 
 impl Norm {
@@ -36,11 +41,17 @@ impl Norm {
             epsilon: config.norm_epsilon(),
             momentum: config.norm_momentum(),
             running: None,
+            seeds: 1,
+            kernels: config.kernels(),
         })
     }
 
     pub(super) fn units(&self) -> usize {
         self.gamma.shape().num_elements()
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.seeds = seeds;
     }
 
     pub(super) fn running(&self) -> Option<&BatchStatistics> {
@@ -56,24 +67,41 @@ impl Norm {
     /// - x: `[batch, units, ..]`
     /// - returns: the same
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
+        self.forward_activated(x, None, pass)
+    }
+
+    /// The same with a function applied to it.
+    pub(super) fn forward_activated<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        function: Option<Activated>,
+        pass: &mut Pass,
+    ) -> Tensor<D> {
         let is_batch_norm = self.is_batch_norm();
         if let Some(running) = self.running.as_ref().filter(|_| !pass.trains()) {
-            return self.forward_with(running, x);
+            let z = self.forward_with(running, x);
+            return match function {
+                Some(function) => kernel::activated(z, function, self.kernels),
+                None => z,
+            };
         }
         let dims = x.dims();
         let stays = usize::from(is_batch_norm);
+        let form = NormForm { function, seeds: self.seeds, kernels: self.kernels };
         let axes = (0..D).filter(|axis| *axis != stays).collect();
-        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes);
+        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes, form);
         if is_batch_norm {
-            let count = (dims.iter().product::<usize>() / dims[1]) as f64;
+            let units = self.seeds * dims[1];
+            let count = (dims.iter().product::<usize>() / units) as f64;
             pass.keep_statistics(BatchStatistics {
-                mean: normalized.mean.reshape([dims[1]]),
-                variance: normalized.variance.reshape([dims[1]]) * (count / (count - 1.0)),
+                mean: normalized.mean.reshape([units]),
+                variance: normalized.variance.reshape([units]) * (count / (count - 1.0)),
             });
         }
         normalized.output
     }
 
+    /// Networks are evaluated one by one, so that there is one seed here.
     fn forward_with<const D: usize>(&self, running: &BatchStatistics, x: Tensor<D>) -> Tensor<D> {
         let mut shape = [1; D];
         shape[1] = x.dims()[1];

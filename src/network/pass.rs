@@ -43,8 +43,7 @@ pub struct LayerTrace {
     pub layer_index: usize,
     /// Its path: `hidden.3`.
     pub layer: String,
-    /// Zeros that were added to the pre-activations, `[batch, units]`: their gradient is the layer's delta. None for the
-    /// output layer.
+    /// A leaf whose gradient is the layer's delta, `[batch, units]`. None for the output layer.
     pub offset: Option<Tensor<2>>,
     /// Zeros that were added to the layer's input, `[batch, inputs]`, if they are wanted: their gradient is that of the
     /// input.
@@ -141,6 +140,15 @@ impl Pass {
         let (z, offset) = with_offset(z);
         layer.offset = Some(offset);
         z
+    }
+
+    /// Of the layer that began last: a leaf whose gradient becomes that with respect to its pre-activations, if they are wanted. The
+    /// value is not looked at.
+    pub(super) fn delta_leaf(&mut self, x: &Tensor<2>) -> Option<Tensor<2>> {
+        let layer = self.trace.as_mut()?.layers.last_mut()?;
+        let leaf = Tensor::zeros([1, 1], (&x.device(), x.dtype())).require_grad();
+        layer.offset = Some(leaf.clone());
+        Some(leaf)
     }
 
     /// The activations of the layer that began last.

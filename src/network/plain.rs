@@ -104,6 +104,15 @@ impl Plain {
         2.0 * batch_size as f64 * products.sum::<f64>()
     }
 
+    pub(super) fn seeds(&self) -> usize {
+        self.hidden.first().map_or(1, DenseLayer::seeds)
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.hidden.iter_mut().for_each(|layer| layer.set_seeds(seeds));
+        self.output.iter_mut().for_each(|output| output.set_seeds(seeds));
+    }
+
     pub(super) fn norms(&mut self) -> impl Iterator<Item = &mut Norm> {
         self.hidden.iter_mut().filter_map(|layer| layer.norm.as_mut())
     }

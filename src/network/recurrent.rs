@@ -7,7 +7,7 @@ use super::initializer::{self, Fan};
 use super::pass::{Pass, RecurrenceTrace};
 use super::stock::StockLayer;
 use super::{Dense, Interface, block};
-use crate::config::{Activation, BiasInit, Cell, Implementation, NetworkConfig, Sequence};
+use crate::config::{Activation, BiasInit, Cell, Implementation, Kernels, NetworkConfig, Sequence};
 use crate::kernel::{self, Activated, Form, Recurrence, RecurrentParameters};
 
 /// `depth` recurrent layers, each on the hidden states of the one below, and a linear output layer after every time step or
@@ -72,6 +72,7 @@ impl Recurrent {
                 steps: sequence.steps,
                 truncation: sequence.truncation,
                 answers_every_step: sequence.answers_every_step || !is_last,
+                kernels: config.kernels(),
             };
             let own = OwnLayer::init(config, inputs, form, seed, &block::path(index), device);
             match config.implementation() {
@@ -81,6 +82,14 @@ impl Recurrent {
         };
         let output = |outputs| Dense::init(config, config.width(), outputs, seed, "output", device);
         Self { hidden: (0..config.depth).map(layer).collect(), output: interface.outputs.map(output), sequence }
+    }
+
+    /// Which form the operations take; none where the layers are Burn's.
+    pub(super) fn kernels(&self) -> Option<Kernels> {
+        self.hidden.iter().find_map(|layer| match layer {
+            RecurrentLayer::Own(layer) => Some(layer.form().kernels),
+            RecurrentLayer::Stock(_) => None,
+        })
     }
 
     /// # Shapes
@@ -145,15 +154,17 @@ impl OwnLayer {
         } else {
             None
         };
-        let parameter = |bias: TensorData| Param::from_data(bias, device);
+        let weight = TensorData::new(weight, [inputs, gates * units]);
         Self {
-            input: Dense {
-                weight: Param::from_data(TensorData::new(weight, [inputs, gates * units]), device),
-                bias: bias.map(|bias| with_gate_bias(bias, own_bias, units)).map(parameter),
-            },
+            input: Dense::from_data(
+                weight,
+                bias.map(|bias| with_gate_bias(bias, own_bias, units)),
+                form.kernels,
+                device,
+            ),
             recurrent: RecurrentWeights {
                 weight: Param::from_data(TensorData::new(recurrent, [units, gates * units]), device),
-                bias: inner_bias.map(parameter),
+                bias: inner_bias.map(|bias| Param::from_data(bias, device)),
             },
             form,
         }

@@ -3,12 +3,14 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use super::activation::elementwise;
 use super::block::BlockForm;
 use super::layer::{Shaped, Shaping, Size, learned_slope};
 use super::norm::Norm;
 use super::pass::Pass;
 use super::{Dense, DenseLayer, Interface, activate, block};
 use crate::config::{BlockOrder, NetworkConfig, NormPlace};
+use crate::kernel::Elementwise;
 
 /// Blocks of hidden layers of equal width with identity shortcuts.
 #[derive(Module, Debug)]
@@ -52,14 +54,15 @@ impl End {
     }
 
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>, pass: &mut Pass) -> Tensor<D> {
-        let normalize = |x: Tensor<D>, pass: &mut Pass| match &self.norm {
-            Some(norm) => norm.forward(x, pass),
-            None => x,
-        };
+        let Shaping { function, norm_place, kernels, .. } = self.shaping;
         let slope = self.slope.as_ref().map(Param::val);
-        match self.shaping.norm_place {
-            NormPlace::BeforeActivation => activate(self.shaping.function, slope, normalize(x, pass)),
-            NormPlace::AfterActivation => normalize(activate(self.shaping.function, slope, x), pass),
+        let Some(norm) = &self.norm else {
+            return activate(function, slope, x, kernels);
+        };
+        match (norm_place, elementwise(function).and_then(Elementwise::activated)) {
+            (NormPlace::BeforeActivation, Some(activated)) => norm.forward_activated(x, Some(activated), pass),
+            (NormPlace::BeforeActivation, None) => activate(function, slope, norm.forward(x, pass), kernels),
+            (NormPlace::AfterActivation, _) => norm.forward(activate(function, slope, x, kernels), pass),
         }
     }
 }
@@ -89,7 +92,7 @@ impl Residual {
         let mut x = inputs;
         if let Some(stem) = &self.stem {
             x = pass.enter(|| "stem".to_owned(), x);
-            x = pass.pre_activation(stem.forward(x));
+            x = stem.forward_traced(x, pass);
         }
         for (number, layers) in self.hidden.chunks(self.block_layers).enumerate() {
             x = block::residual(self.form, number * self.block_layers, layers, x, |x| x, pass);
@@ -102,6 +105,16 @@ impl Residual {
             Some(output) => output.forward(x),
             None => x,
         }
+    }
+
+    pub(super) fn seeds(&self) -> usize {
+        self.hidden.first().map_or(1, DenseLayer::seeds)
+    }
+
+    pub(super) fn set_seeds(&mut self, seeds: usize) {
+        self.stem.iter_mut().chain(&mut self.output).for_each(|dense| dense.set_seeds(seeds));
+        self.hidden.iter_mut().for_each(|layer| layer.set_seeds(seeds));
+        self.end.iter_mut().filter_map(|end| end.norm.as_mut()).for_each(|norm| norm.set_seeds(seeds));
     }
 
     pub(super) fn norms(&mut self) -> impl Iterator<Item = &mut Norm> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, Transaction};
 
-use super::{NamedTensor, Schedule, clip, coverage, gradient, layer, recurrence};
+use super::{NamedTensor, Schedule, clip, coverage, gradient, layer, recurrence, seeds};
 use crate::config::{ActivationFunction, ProbeConfig};
 use crate::kernel::{ActivationSummary, DeltaSummary, GradientSummary, Reading, UpdateSummary, values_of};
 use crate::network::{Wanted, flat_parts, has_dead_units};
@@ -13,10 +13,12 @@ use crate::schema::{ActivationRow, GateRow, GradientCoverage, GradientRow, StepP
 #[error("the device cannot be read: {0}")]
 pub struct ReadError(pub String);
 
-/// What a run has measured and not yet read, for one transfer every so many steps.
+/// What a run, or several that train together, have measured and not yet read, for one transfer every so many steps.
+///
+/// Every reading holds as many numbers of each run, those of the first run first.
 #[derive(Debug)]
 pub struct Probe {
-    run_id: String,
+    run_ids: Vec<String>,
     config: ProbeConfig,
     function: ActivationFunction,
     /// Of a training; without one every step that the probe is handed is measured.
@@ -46,9 +48,9 @@ pub enum Judgement {
 /// The loss of a step and what belongs to the step as a whole.
 #[derive(Debug)]
 pub struct LossMeasurement {
-    /// The loss `[1]`, or the loss and what judges it `[2]`, where something does.
+    /// The loss `[1]`, or the loss and what judges it `[2]`, where something does; of each seed.
     pub loss: Reading,
-    /// The penalties `[1]`.
+    /// The penalties `[1]`; of each seed.
     pub penalty: Option<Reading>,
     /// What clipping did.
     pub clip: Option<clip::Measurement>,
@@ -95,8 +97,13 @@ pub struct Rows {
 impl Probe {
     /// A probe of the quantities of a config, which measures every step that it is handed.
     pub fn new(run_id: &str, config: &ProbeConfig, function: ActivationFunction) -> Self {
+        Self::of_runs(vec![run_id.to_owned()], config, function)
+    }
+
+    /// The same of runs that train together, in the order of their seeds.
+    pub fn of_runs(run_ids: Vec<String>, config: &ProbeConfig, function: ActivationFunction) -> Self {
         Self {
-            run_id: run_id.to_owned(),
+            run_ids,
             config: config.clone(),
             function,
             schedule: None,
@@ -168,11 +175,11 @@ impl Probe {
 
     /// Keeps the loss of a step's mini-batch.
     pub fn keep_loss(&mut self, step: usize, epoch: usize, learning_rate: Option<f64>, loss: LossMeasurement) {
-        let row = self.step_row(step, epoch, StepPhase::Train, learning_rate);
+        let row = StepRow { step, epoch, phase: StepPhase::Train, learning_rate, ..StepRow::default() };
         self.losses.push(PendingLoss { row, measurement: loss, judgement: Judgement::Accuracy });
     }
 
-    /// Keeps the loss of a whole split and what judges it, `[2]`, or the loss alone `[1]`.
+    /// Keeps the loss of a whole split and what judges it, `[2]`, or the loss alone `[1]`; of each seed.
     pub fn keep_evaluation(
         &mut self,
         step: usize,
@@ -181,153 +188,162 @@ impl Probe {
         result: Tensor<1>,
         judgement: Judgement,
     ) {
-        let row = self.step_row(step, epoch, phase, None);
+        let row = StepRow { step, epoch, phase, ..StepRow::default() };
         let measurement = LossMeasurement { loss: Reading::Device(result), penalty: None, clip: None };
         self.losses.push(PendingLoss { row, measurement, judgement });
     }
 
-    fn step_row(&self, step: usize, epoch: usize, phase: StepPhase, learning_rate: Option<f64>) -> StepRow {
-        StepRow {
-            run_id: self.run_id.clone(),
-            step,
-            epoch,
-            phase,
-            loss: None,
-            penalty: None,
-            accuracy: None,
-            reconstruction_error: None,
-            learning_rate,
-            grad_l2_before_clip: None,
-            grad_l2_after_clip: None,
-            clip_coefficient: None,
-            clipped_fraction: None,
-        }
-    }
-
-    /// Reads everything that is pending. Waits for the device.
+    /// Reads everything that is pending of a single run. Waits for the device.
     ///
     /// # Errors
     ///
     /// If the device cannot be read.
     pub fn read(&mut self) -> Result<Rows, ReadError> {
-        let losses = std::mem::take(&mut self.losses);
-        let steps = std::mem::take(&mut self.steps);
+        Ok(self.read_each()?.pop().unwrap_or_default())
+    }
+
+    /// Reads everything that is pending; returns the rows of each run. Waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot be read.
+    pub fn read_each(&mut self) -> Result<Vec<Rows>, ReadError> {
         let mut readings = Vec::new();
-        let mut loss_headers = Vec::new();
-        for PendingLoss { row, measurement, judgement } in losses {
-            readings.push(measurement.loss);
-            let has_penalty = measurement.penalty.is_some();
-            readings.extend(measurement.penalty);
-            loss_headers.push((row, judgement, has_penalty, measurement.clip.map(|clip| clip.take(&mut readings))));
+        let headers = self.take(&mut readings);
+        let values = fetch(readings)?;
+        let runs = self.run_ids.len();
+        let rows_of = |(place, run_id): (usize, &String)| {
+            let mut of_run = values.iter().map(|numbers| seeds::part(numbers, runs, place));
+            let mut rows = headers.clone().fill(&mut of_run, self.function);
+            rows.set_run_id(run_id);
+            rows
+        };
+        Ok(self.run_ids.iter().enumerate().map(rows_of).collect())
+    }
+
+    /// Moves all readings behind the others and keeps what the rows need beside them.
+    fn take(&mut self, readings: &mut Vec<Reading>) -> Headers {
+        let losses = std::mem::take(&mut self.losses).into_iter().map(|loss| loss.take(readings)).collect();
+        let steps = std::mem::take(&mut self.steps).into_iter().map(|step| step.take(readings)).collect();
+        let coverage = self.coverage.take().map(|coverage| coverage.take(readings));
+        Headers { losses, steps, coverage }
+    }
+}
+
+impl Rows {
+    fn set_run_id(&mut self, run_id: &str) {
+        let Self { gradients, activations, units, gates, steps, .. } = self;
+        let ids = gradients.iter_mut().map(|row| &mut row.run_id);
+        let ids = ids.chain(activations.iter_mut().map(|row| &mut row.run_id));
+        let ids = ids.chain(units.iter_mut().map(|row| &mut row.run_id));
+        let ids = ids.chain(gates.iter_mut().map(|row| &mut row.run_id));
+        for id in ids.chain(steps.iter_mut().map(|row| &mut row.run_id)) {
+            run_id.clone_into(id);
         }
-        let mut headers = Vec::new();
-        for step in steps {
-            headers.push(self.take_step(step, &mut readings));
-        }
-        let coverage = self.coverage.take().map(|coverage| coverage.take(&mut readings));
-        let mut values = fetch(readings)?.into_iter();
+    }
+}
+
+/// What the rows of a run need beside their readings; all runs that train together have the same. Rows get the id of their run
+/// when they are filled.
+#[derive(Clone)]
+struct Headers {
+    losses: Vec<LossHeader>,
+    steps: Vec<(Vec<GradientHeader>, Vec<LayerHeader>)>,
+    coverage: Option<coverage::Header>,
+}
+
+impl Headers {
+    /// The rows of a run from its readings, which are in the order in which they were taken.
+    fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>, function: ActivationFunction) -> Rows {
         let mut rows = Rows::default();
         let mut nonfinite = Vec::new();
-        for (mut row, judgement, has_penalty, clip) in loss_headers {
-            let read = values.next().unwrap_or_default();
-            row.loss = finite(read.first());
-            // Which output of a network without finite outputs is the largest says nothing.
-            let judged = row.loss.and(read.get(1).copied());
-            match judgement {
-                Judgement::Accuracy => row.accuracy = judged,
-                Judgement::ReconstructionError => row.reconstruction_error = finite(judged.as_ref()),
-            }
-            if has_penalty {
-                row.penalty = finite(values.next().unwrap_or_default().first());
-            }
-            let clip = clip.map(|header| header.fill(&mut values));
-            if let Some(clip) = clip {
-                row.grad_l2_before_clip = clip.l2_before;
-                row.grad_l2_after_clip = clip.l2_after;
-                row.clip_coefficient = clip.coefficient;
-                row.clipped_fraction = clip.clipped_fraction;
-            }
-            if row.loss.is_none() || clip.is_some_and(|clip| clip.l2_before.is_none()) {
-                nonfinite.push(row.step);
-            }
+        for header in self.losses {
+            let (row, is_finite) = header.fill(values);
+            nonfinite.extend((!is_finite).then_some(row.step));
             rows.steps.push(row);
         }
-        for (gradients, layers) in headers {
+        for (gradients, layers) in self.steps {
             let start = rows.gradients.len();
             for header in gradients {
-                rows.gradients.push(header.fill(&mut values));
+                rows.gradients.push(header.fill(values));
             }
             let filled = &rows.gradients[start..];
             set_global_norm(&mut rows.steps, filled);
             nonfinite.extend(filled.iter().find(|row| row.nonfinite_count > 0).map(|row| row.step));
             for header in layers {
-                header.fill(&mut values, self.function, &mut rows);
+                header.fill(values, function, &mut rows);
             }
         }
-        rows.coverage = coverage.map(|header| header.fill(&mut values));
+        rows.coverage = self.coverage.map(|header| header.fill(values));
         rows.first_nonfinite_step = nonfinite.into_iter().min();
-        Ok(rows)
+        rows
     }
+}
 
-    /// Moves the readings of a step behind the others and keeps what their rows need beside them.
-    fn take_step(&self, step: PendingStep, readings: &mut Vec<Reading>) -> (Vec<GradientHeader>, Vec<LayerHeader>) {
-        let mut updates = step.updates.into_iter();
+#[derive(Clone)]
+struct LossHeader {
+    row: StepRow,
+    judgement: Judgement,
+    has_penalty: bool,
+    clip: Option<clip::Header>,
+}
+
+impl PendingLoss {
+    fn take(self, readings: &mut Vec<Reading>) -> LossHeader {
+        let Self { row, measurement, judgement } = self;
+        readings.push(measurement.loss);
+        let has_penalty = measurement.penalty.is_some();
+        readings.extend(measurement.penalty);
+        LossHeader { row, judgement, has_penalty, clip: measurement.clip.map(|clip| clip.take(readings)) }
+    }
+}
+
+impl LossHeader {
+    /// The row of a step, and whether its loss and the norm of its gradients are finite.
+    fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>) -> (StepRow, bool) {
+        let mut row = self.row;
+        let read = values.next().unwrap_or_default();
+        row.loss = finite(read.first());
+        // Which output of a network without finite outputs is the largest says nothing.
+        let judged = row.loss.and(read.get(1).copied());
+        match self.judgement {
+            Judgement::Accuracy => row.accuracy = judged,
+            Judgement::ReconstructionError => row.reconstruction_error = finite(judged.as_ref()),
+        }
+        if self.has_penalty {
+            row.penalty = finite(values.next().unwrap_or_default().first());
+        }
+        let clip = self.clip.map(|header| header.fill(values));
+        if let Some(clip) = clip {
+            row.grad_l2_before_clip = clip.l2_before;
+            row.grad_l2_after_clip = clip.l2_after;
+            row.clip_coefficient = clip.coefficient;
+            row.clipped_fraction = clip.clipped_fraction;
+        }
+        let is_finite = row.loss.is_some() && clip.is_none_or(|clip| clip.l2_before.is_some());
+        (row, is_finite)
+    }
+}
+
+impl PendingStep {
+    fn take(self, readings: &mut Vec<Reading>) -> (Vec<GradientHeader>, Vec<LayerHeader>) {
+        let mut updates = self.updates.into_iter();
         let mut gradients = Vec::new();
-        for measurement in step.gradients {
-            gradients.push(GradientHeader {
-                row: self.gradient_row(step.step, measurement.parameter, measurement.element_count),
-                is_updated: step.is_updated,
-            });
+        for measurement in self.gradients {
+            let row = gradient_row(self.step, measurement.parameter, measurement.element_count);
+            gradients.push(GradientHeader { row, is_updated: self.is_updated });
             readings.push(measurement.reading);
             readings.extend(updates.next());
         }
-        let mut layers = Vec::new();
-        for measurement in step.layers {
-            layers.push(LayerHeader {
-                row: ActivationRow {
-                    run_id: self.run_id.clone(),
-                    step: step.step,
-                    layer_index: measurement.layer_index,
-                    layer: measurement.layer,
-                    ..ActivationRow::default()
-                },
-                has_delta: measurement.delta.is_some(),
-                has_input: measurement.input.is_some(),
-                has_activation: measurement.activation.is_some(),
-                has_units: measurement.units.is_some(),
-                is_gated: measurement.is_gated,
-                recurrence: None,
-            });
-            let present = [measurement.delta, measurement.input, measurement.activation, measurement.units];
-            readings.extend(present.into_iter().flatten());
-            if let (Some(header), Some(recurrence)) = (layers.last_mut(), measurement.recurrence) {
-                header.recurrence = Some(recurrence.take(readings));
-            }
-        }
         number_layers(&mut gradients);
+        let layers = self.layers.into_iter().map(|layer| LayerHeader::take(self.step, layer, readings)).collect();
         (gradients, layers)
     }
+}
 
-    fn gradient_row(&self, step: usize, parameter: String, element_count: usize) -> GradientRow {
-        let layer = layer_of(&parameter).to_owned();
-        GradientRow {
-            run_id: self.run_id.clone(),
-            step,
-            layer_index: 0,
-            layer,
-            parameter,
-            time_step: None,
-            element_count,
-            grad_l2: None,
-            grad_rms: None,
-            grad_max_abs: None,
-            zero_count: 0,
-            nonfinite_count: 0,
-            weight_l2: None,
-            update_l2: None,
-            update_ratio: None,
-        }
-    }
+fn gradient_row(step: usize, parameter: String, element_count: usize) -> GradientRow {
+    let layer = layer_of(&parameter).to_owned();
+    GradientRow { step, layer, parameter, element_count, ..GradientRow::default() }
 }
 
 /// The layer of a parameter: `hidden.3` of `hidden.3.norm.gamma`, `output` of `output.weight`.
@@ -349,6 +365,7 @@ fn number_layers(gradients: &mut [GradientHeader]) {
     }
 }
 
+#[derive(Clone)]
 struct GradientHeader {
     row: GradientRow,
     is_updated: bool,
@@ -378,6 +395,7 @@ impl GradientHeader {
     }
 }
 
+#[derive(Clone)]
 struct LayerHeader {
     row: ActivationRow,
     has_delta: bool,
@@ -389,6 +407,24 @@ struct LayerHeader {
 }
 
 impl LayerHeader {
+    /// Moves the readings of a layer behind the others.
+    fn take(step: usize, measurement: layer::Measurement, readings: &mut Vec<Reading>) -> Self {
+        let layer::Measurement { layer_index, layer, delta, input, activation, units, recurrence, is_gated } =
+            measurement;
+        let mut header = Self {
+            row: ActivationRow { step, layer_index, layer, ..ActivationRow::default() },
+            has_delta: delta.is_some(),
+            has_input: input.is_some(),
+            has_activation: activation.is_some(),
+            has_units: units.is_some(),
+            is_gated,
+            recurrence: None,
+        };
+        readings.extend([delta, input, activation, units].into_iter().flatten());
+        header.recurrence = recurrence.map(|recurrence| recurrence.take(readings));
+        header
+    }
+
     /// Adds the rows of a layer from its readings.
     fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>, function: ActivationFunction, rows: &mut Rows) {
         let mut row = self.row;

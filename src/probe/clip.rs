@@ -2,7 +2,7 @@
 
 use crate::kernel::{Norm, Reading};
 
-/// What clipping did, not yet read.
+/// What clipping did, not yet read. Readings hold the numbers of each seed, one after the other.
 #[derive(Debug)]
 pub enum Measurement {
     /// All gradients were taken as one vector.
@@ -16,7 +16,7 @@ pub enum Measurement {
     Tensors {
         /// The norm of each before, read as `[max, sum (x / max)^2]`.
         norms: Vec<Reading>,
-        /// The number of elements of each.
+        /// The number of elements of each, in the network of one seed.
         element_counts: Vec<usize>,
         /// The largest norm that passes.
         threshold: f64,
@@ -29,7 +29,7 @@ pub enum Measurement {
         after: Reading,
         /// The number of elements that were changed.
         clipped_count: Reading,
-        /// The number of all elements.
+        /// The number of all elements, in the network of one seed.
         element_count: usize,
     },
 }
@@ -48,7 +48,7 @@ pub struct Summary {
 }
 
 /// What is kept of a measurement while its readings are on the way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Header {
     Global,
     Tensors { element_counts: Vec<usize>, threshold: f64 },

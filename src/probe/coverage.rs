@@ -19,7 +19,7 @@ pub struct Measurement {
 }
 
 /// What is known of the parameters before anything is read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Header {
     without_gradient: Vec<String>,
     /// Those that have one, each with its number of elements.
@@ -110,7 +110,7 @@ mod tests {
 
     fn coverage(layers: &Layers, gradients: &GradientsParams) -> GradientCoverage {
         let mut readings = Vec::new();
-        let header = measure(layers, &gradient::measure(layers, gradients)).take(&mut readings);
+        let header = measure(layers, &gradient::measure(layers, gradients, 1)).take(&mut readings);
         header.fill(&mut fetch(readings).expect("reads").into_iter())
     }
 

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::seeds::summarize;
 use crate::kernel::{self, Reading};
 
 /// Implements the ways into and out of a module for whoever has a `path`.
@@ -28,23 +29,24 @@ pub struct Measurement {
     pub id: ParamId,
     /// The parameter's path: `hidden.3.weight`.
     pub parameter: String,
-    /// Its number of elements.
+    /// Its number of elements, in the network of one seed.
     pub element_count: usize,
     /// Read as [`kernel::GradientSummary`].
     pub reading: Reading,
 }
 
-/// Summarizes the gradient of every parameter that took part in the loss, in the order of the module.
-pub fn measure<M: Module>(module: &M, gradients: &GradientsParams) -> Vec<Measurement> {
-    let mut visitor = Visitor { gradients, path: Path::default(), parameters: Vec::new(), found: Vec::new() };
+/// Summarizes the gradient of every parameter that took part in the loss, in the order of the module, for each seed.
+pub fn measure<M: Module>(module: &M, gradients: &GradientsParams, seeds: usize) -> Vec<Measurement> {
+    let mut visitor = Visitor { gradients, seeds, path: Path::default(), parameters: Vec::new(), found: Vec::new() };
     module.visit(&mut visitor);
-    let readings = kernel::gradient_summaries(visitor.found);
+    let readings = summarize(visitor.found, seeds, kernel::gradient_summaries);
     let measurement = |((id, parameter, element_count), reading)| Measurement { id, parameter, element_count, reading };
     visitor.parameters.into_iter().zip(readings).map(measurement).collect()
 }
 
 struct Visitor<'a> {
     gradients: &'a GradientsParams,
+    seeds: usize,
     path: Path,
     parameters: Vec<(ParamId, String, usize)>,
     found: Vec<Tensor<1>>,
@@ -55,7 +57,8 @@ impl ModuleVisitor for Visitor<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.parameters.push((param.id, self.path.to_string(), gradient.shape().num_elements()));
+            let element_count = gradient.shape().num_elements() / self.seeds;
+            self.parameters.push((param.id, self.path.to_string(), element_count));
             self.found.push(gradient.reshape([-1]));
         }
     }

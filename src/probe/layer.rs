@@ -3,6 +3,7 @@
 use burn::tensor::{Gradients, Tensor};
 
 use super::recurrence;
+use super::seeds::summarize;
 use crate::config::ActivationFunction;
 use crate::kernel::{self, FlatParts, Reading};
 use crate::network::{LayerTrace, flat_parts};
@@ -32,12 +33,13 @@ pub struct Measurement {
 const NOWHERE_FLAT: FlatParts = FlatParts { low: f32::NEG_INFINITY, high: f32::INFINITY };
 
 /// Summarizes every traced layer after the backward pass, and the time steps of recurrent layers that are in the trace;
-/// `wants_units` adds the units one by one.
+/// `wants_units` adds the units one by one. Of several seeds, each by itself.
 pub fn measure(
     trace: Vec<LayerTrace>,
     gradients: &Gradients,
     function: ActivationFunction,
     wants_units: bool,
+    seeds: usize,
 ) -> Vec<Measurement> {
     let mut measurements = Vec::new();
     let (mut deltas, mut inputs, mut activations) = (Places::default(), Places::default(), Places::default());
@@ -45,7 +47,7 @@ pub fn measure(
         let mut measurement =
             Measurement { layer_index: layer.layer_index, layer: layer.layer, ..Measurement::default() };
         if let Some(delta) = layer.offset.and_then(|offset| offset.grad(gradients)) {
-            measurement.units = wants_units.then(|| Reading::Device(delta.clone().sum_dim(0).reshape([-1])));
+            measurement.units = wants_units.then(|| unit_sums(delta.clone(), seeds));
             deltas.push(place, delta);
         }
         if let Some(gradient) = layer.input_offset.and_then(|offset| offset.grad(gradients)) {
@@ -58,17 +60,27 @@ pub fn measure(
         measurement.recurrence = layer.recurrence.map(|trace| recurrence::measure(trace, gradients));
         measurements.push(measurement);
     }
-    for (place, reading) in deltas.summarize(kernel::delta_summaries) {
+    for (place, reading) in deltas.summarize(seeds, kernel::delta_summaries) {
         measurements[place].delta = Some(reading);
     }
-    for (place, reading) in inputs.summarize(kernel::delta_summaries) {
+    for (place, reading) in inputs.summarize(seeds, kernel::delta_summaries) {
         measurements[place].input = Some(reading);
     }
     let flat = flat_parts(function).unwrap_or(NOWHERE_FLAT);
-    for (place, reading) in activations.summarize(|activations| kernel::activation_summaries(activations, flat)) {
+    for (place, reading) in activations.summarize(seeds, |activations| kernel::activation_summaries(activations, flat))
+    {
         measurements[place].activation = Some(reading);
     }
     measurements
+}
+
+/// The sums over the batch, unit by unit.
+fn unit_sums(delta: Tensor<2>, seeds: usize) -> Reading {
+    let [rows, units] = delta.dims();
+    Reading::Device(match seeds {
+        1 => delta.sum_dim(0).reshape([-1]),
+        _ => delta.reshape([seeds, rows / seeds, units]).sum_dim(1).reshape([-1]),
+    })
 }
 
 /// Tensors and the layers that they belong to.
@@ -86,8 +98,9 @@ impl Places {
 
     fn summarize(
         self,
-        summarize: impl FnOnce(Vec<Tensor<2>>) -> Vec<Reading>,
+        seeds: usize,
+        summary: impl FnOnce(Vec<Tensor<2>>) -> Vec<Reading>,
     ) -> impl Iterator<Item = (usize, Reading)> {
-        self.places.into_iter().zip(summarize(self.tensors))
+        self.places.into_iter().zip(summarize(self.tensors, seeds, summary))
     }
 }

@@ -3,7 +3,7 @@
 //! A probe leaves its numbers on the device and reads those of many steps in one transfer. One quantity a file:
 //! [`coverage`], [`gradient`] and [`update`] for every parameter, [`clip`] for what was done to the gradients, [`layer`] for every
 //! hidden layer, [`recurrence`] for every time step of a recurrent one, [`schedule`] for the steps; [`tensors`] for those
-//! that are wanted as they are.
+//! that are wanted as they are. What is measured of networks of several seeds becomes the rows of as many runs.
 
 mod buffer;
 pub mod clip;
@@ -12,6 +12,7 @@ pub mod gradient;
 pub mod layer;
 pub mod recurrence;
 pub mod schedule;
+mod seeds;
 pub mod tensors;
 pub mod update;
 

@@ -17,7 +17,7 @@ pub struct Measurement {
 }
 
 /// What is kept of a measurement while its readings are on the way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Header {
     states: usize,
     gates: Option<Vec<Gate>>,

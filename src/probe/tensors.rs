@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::Path;
 use super::gradient::follow_path;
-use crate::network::{BatchStatistics, Network, RunningStatistics};
+use crate::network::{BatchStatistics, Network, RunningStatistics, Stacked};
 
 /// A tensor with its name: a handle to the device's tensor, no copy.
 ///
@@ -24,6 +24,14 @@ pub struct NamedTensor {
 impl NamedTensor {
     fn new<const D: usize>(name: String, tensor: Tensor<D>) -> Self {
         Self { name, shape: tensor.dims().to_vec(), values: tensor.reshape([-1]) }
+    }
+}
+
+impl Stacked for NamedTensor {
+    fn part(&self, seeds: usize, place: usize) -> Self {
+        let mut shape = self.shape.clone();
+        shape[0] /= seeds;
+        Self { name: self.name.clone(), shape, values: self.values.part(seeds, place) }
     }
 }
 

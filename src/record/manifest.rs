@@ -32,14 +32,23 @@ pub struct Manifest {
     pub rows: RowCounts,
     /// Which parameters have a gradient at the first step; none where pretraining diverged before it.
     pub gradient_coverage: Option<GradientCoverage>,
+    /// The runs that trained together as one network, this one among them: 1 if it trained by itself. Their times in phases.csv are
+    /// equal shares.
+    #[serde(default = "alone")]
+    pub trained_together: usize,
     /// The resolved config.
     pub config: RunConfig,
     /// The machine and the build.
     pub environment: Environment,
-    /// When the run started, in UTC.
+    /// When the run, or the group that it trained in, started, in UTC.
     pub started_at: String,
     /// When it ended, in UTC.
     pub finished_at: String,
+}
+
+/// Manifests without the number are of runs that trained by themselves.
+fn alone() -> usize {
+    1
 }
 
 /// The rows of each table of a run.

@@ -143,9 +143,8 @@ impl PendingRun {
     /// # Errors
     ///
     /// If something cannot be written; then nothing stands under the final name that did not stand there before.
-    pub fn commit(mut self, manifest: &Manifest) -> Result<(), StoreError> {
-        let Self { gradients, activations, units, gates, links, steps, pretraining, phases, throughput, .. } =
-            &mut self;
+    pub fn commit(self, manifest: &Manifest) -> Result<(), StoreError> {
+        let Self { gradients, activations, units, gates, links, steps, pretraining, phases, throughput, .. } = &self;
         for table in [gradients, activations, units, gates, links, steps, pretraining, phases, throughput] {
             table.close().map_err(StoreError::write(&table.path))?;
         }
@@ -260,43 +259,39 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A CSV file that is made with its first row.
+/// A CSV file that is made with its first row. It is open only while it is written: runs that train together have more tables than
+/// some systems let a process keep open.
 #[derive(Debug)]
 struct Table {
     path: PathBuf,
-    writer: Option<csv::Writer<File>>,
     rows: usize,
 }
 
 impl Table {
     fn new(dir: &Path, name: &str) -> Self {
-        Self { path: dir.join(name), writer: None, rows: 0 }
+        Self { path: dir.join(name), rows: 0 }
     }
 
     fn write<R: Serialize>(&mut self, rows: &[R]) -> io::Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => self.writer.insert(csv::Writer::from_writer(File::create(&self.path)?)),
-        };
+        let mut writer = csv::WriterBuilder::new().has_headers(self.rows == 0).from_writer(self.open()?);
         for row in rows {
             writer.serialize(row).map_err(io::Error::from)?;
         }
+        writer.flush()?;
         self.rows += rows.len();
         Ok(())
     }
 
-    fn close(&mut self) -> io::Result<()> {
-        match self.writer.take() {
-            None => Ok(()),
-            Some(mut writer) => {
-                writer.flush()?;
-                let file = writer.into_inner().map_err(|error| io::Error::from(error.error().kind()))?;
-                file.sync_all()
-            }
-        }
+    /// Waits until it is on the disk.
+    fn close(&self) -> io::Result<()> {
+        if self.rows > 0 { self.open()?.sync_all() } else { Ok(()) }
+    }
+
+    fn open(&self) -> io::Result<File> {
+        File::options().create(true).append(true).open(&self.path)
     }
 }
 

@@ -5,7 +5,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, pre
 use super::format::{short_name, significant};
 use crate::analysis::{Configuration, RunSummary, configurations, geometric_mean, mean, standard_deviation};
 use crate::device::Adapter;
-use crate::plan::Plan;
+use crate::plan::{Plan, RunSpec};
 use crate::verify::{Case, Expected, Finding, Outcome, Verdict};
 
 fn table(headers: Vec<String>) -> Table {
@@ -116,16 +116,27 @@ fn mean_and_spread(values: &[f64], factor: f64, unit: &str) -> String {
     format!("{center:.decimals$} ± {spread:.decimals$}{unit}")
 }
 
-/// One row a run.
-pub fn plan_table(plan: &Plan) -> String {
+/// One row a run; those of a group that train together have the number of the group.
+pub fn plan_table(plan: &Plan, groups: &[Vec<&RunSpec>]) -> String {
+    let together: Vec<&Vec<&RunSpec>> = groups.iter().filter(|group| group.len() > 1).collect();
+    let group_of = |run: &RunSpec| {
+        let place = together.iter().position(|group| group.iter().any(|other| other.run_id == run.run_id));
+        place.map_or_else(String::new, |place| (place + 1).to_string())
+    };
     let mut headers = vec!["run".to_owned()];
     headers.extend(plan.factors.iter().map(|factor| short_name(factor).to_owned()));
     headers.push("seed".to_owned());
+    if !together.is_empty() {
+        headers.push("group".to_owned());
+    }
     let mut table = table(headers);
     for run in &plan.runs {
         let mut cells = vec![Cell::new(&run.run_id)];
         cells.extend(run.levels.iter().map(Cell::new));
         cells.push(number(run.seed.to_string()));
+        if !together.is_empty() {
+            cells.push(number(group_of(run)));
+        }
         table.add_row(cells);
     }
     table.to_string()

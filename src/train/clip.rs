@@ -2,80 +2,130 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, s};
+use burn::tensor::{Tensor, TensorData};
 
+use super::loss::sums;
+use super::norms::Norms;
 use crate::config::Clipping;
-use crate::kernel::{self, GlobalNorm, Reading};
+use crate::kernel::{Norm, Reading};
 use crate::probe::clip::Measurement;
 
-/// Clips the gradients of a module; an infinite `threshold` clips nothing. The measurement is there if clipping needs it
-/// itself or if `is_measured` asks for it.
-pub fn clip<M: Module>(
-    module: &M,
-    gradients: GradientsParams,
-    clipping: Clipping,
-    threshold: f64,
-    is_measured: bool,
-) -> (GradientsParams, Option<Measurement>) {
-    match clipping {
-        Clipping::None => (gradients, None),
-        Clipping::GlobalNorm => {
-            let (gradients, measurement) = by_global_norm(module, gradients, threshold);
-            (gradients, Some(measurement))
-        }
-        Clipping::TensorNorm => by_tensor_norm(module, gradients, threshold, is_measured),
-        Clipping::Value => by_value(module, gradients, threshold, is_measured),
+/// What gradients are clipped to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// How they are clipped.
+    pub clipping: Clipping,
+    /// The largest element or norm that passes; an infinite one clips nothing.
+    pub threshold: f64,
+    /// The seeds whose gradients these are, each of which is clipped by itself.
+    pub seeds: usize,
+}
+
+impl Limit {
+    /// Whether the parameters' gradients are not all multiplied by the same number.
+    pub fn changes_elements(self) -> bool {
+        matches!(self.clipping, Clipping::TensorNorm | Clipping::Value)
     }
 }
 
-/// All gradients, as one vector, to a norm of at most `threshold`, which keeps its direction (Pascanu et al. 2013,
-/// algorithm 1).
-fn by_global_norm<M: Module>(module: &M, gradients: GradientsParams, threshold: f64) -> (GradientsParams, Measurement) {
-    let norm = kernel::global_norm(&flattened(module, &gradients));
-    let factor = factor_of(&norm, threshold);
-    let coefficient = factor.reading();
-    let gradients = map(module, gradients, |_| factor.clone());
-    (gradients, Measurement::Global { norm: norm.into_reading(), coefficient })
+/// Gradients that are clipped when they are multiplied by the factor of each seed.
+#[derive(Debug)]
+pub struct ClippedLater {
+    /// The gradients.
+    pub gradients: GradientsParams,
+    /// The factor of each seed.
+    pub factors: Vec<f64>,
+    /// What clipping did, as in [`clip`].
+    pub measurement: Option<Measurement>,
 }
 
-/// Each gradient to a norm of at most `threshold`. Burn's own `GradientClipping::Norm` does the same, but for norms above
+/// Like [`clip`], but for what the update can do on its way: gradients as one vector are not multiplied here.
+pub fn clip_later<M: Module>(module: &M, gradients: GradientsParams, limit: Limit, is_measured: bool) -> ClippedLater {
+    if limit.clipping == Clipping::GlobalNorm {
+        let norms = Norms::of(&flattened(module, &gradients), limit.seeds);
+        if let Factor::Host(factors) = factor_of(&norms, limit.threshold) {
+            let coefficient = Reading::Host(factors.clone());
+            let measurement = Some(Measurement::Global { norm: norms.into_reading(), coefficient });
+            let factors = factors.into_iter().map(|factor| if is_idle(factor) { 1.0 } else { factor }).collect();
+            return ClippedLater { gradients, factors, measurement };
+        }
+    }
+    let (gradients, measurement) = clip(module, gradients, limit, is_measured);
+    ClippedLater { gradients, factors: vec![1.0; limit.seeds], measurement }
+}
+
+/// Whether a factor changes nothing, or would save nothing.
+fn is_idle(factor: f64) -> bool {
+    factor == 1.0 || !factor.is_finite()
+}
+
+/// Clips the gradients of a module. The measurement is there if clipping needs it itself or if `is_measured` asks for it.
+pub fn clip<M: Module>(
+    module: &M,
+    gradients: GradientsParams,
+    limit: Limit,
+    is_measured: bool,
+) -> (GradientsParams, Option<Measurement>) {
+    match limit.clipping {
+        Clipping::None => (gradients, None),
+        Clipping::GlobalNorm => {
+            let (gradients, measurement) = by_global_norm(module, gradients, limit);
+            (gradients, Some(measurement))
+        }
+        Clipping::TensorNorm => by_tensor_norm(module, gradients, limit, is_measured),
+        Clipping::Value => by_value(module, gradients, limit, is_measured),
+    }
+}
+
+/// All gradients, as one vector, to a norm of at most the threshold, which keeps its direction (Pascanu et al. 2013,
+/// algorithm 1).
+fn by_global_norm<M: Module>(module: &M, gradients: GradientsParams, limit: Limit) -> (GradientsParams, Measurement) {
+    let norms = Norms::of(&flattened(module, &gradients), limit.seeds);
+    let factor = factor_of(&norms, limit.threshold);
+    let coefficient = factor.reading();
+    let gradients = map(module, gradients, |_| factor.clone());
+    (gradients, Measurement::Global { norm: norms.into_reading(), coefficient })
+}
+
+/// Each gradient to a norm of at most the threshold. Burn's own `GradientClipping::Norm` does the same, but for norms above
 /// 1.8e19, whose squares overflow: there it returns zeros.
 fn by_tensor_norm<M: Module>(
     module: &M,
     gradients: GradientsParams,
-    threshold: f64,
+    Limit { threshold, seeds, .. }: Limit,
     is_measured: bool,
 ) -> (GradientsParams, Option<Measurement>) {
     let flat = flattened(module, &gradients);
-    let element_counts: Vec<usize> = flat.iter().map(|gradient| gradient.dims()[0]).collect();
-    let norms: Vec<GlobalNorm> = flat.into_iter().map(|gradient| kernel::global_norm(&[gradient])).collect();
-    let factors: Vec<Factor> = norms.iter().map(|norm| factor_of(norm, threshold)).collect();
+    let element_counts: Vec<usize> = flat.iter().map(|gradient| gradient.dims()[0] / seeds).collect();
+    let norms: Vec<Norms> = flat.into_iter().map(|gradient| Norms::of(&[gradient], seeds)).collect();
+    let factors: Vec<Factor> = norms.iter().map(|norms| factor_of(norms, threshold)).collect();
     let gradients = map(module, gradients, |place| factors[place].clone());
     let measurement = is_measured.then(|| Measurement::Tensors {
-        norms: norms.into_iter().map(GlobalNorm::into_reading).collect(),
+        norms: norms.into_iter().map(Norms::into_reading).collect(),
         element_counts,
         threshold,
     });
     (gradients, measurement)
 }
 
-/// Each element to at most `threshold`. What is not a number stays so.
+/// Each element to at most the threshold. What is not a number stays so.
 fn by_value<M: Module>(
     module: &M,
     gradients: GradientsParams,
-    threshold: f64,
+    Limit { threshold, seeds, .. }: Limit,
     is_measured: bool,
 ) -> (GradientsParams, Option<Measurement>) {
     let before = is_measured.then(|| flattened(module, &gradients));
     let gradients = map(module, gradients, |_| Factor::Bound(threshold));
     let measurement = before.map(|before| {
-        let counts = before.iter().map(|gradient| kernel::count_above(gradient, threshold));
+        let is_above = |gradient: &Tensor<1>| gradient.clone().abs().greater_elem(threshold).float();
+        let counts = before.iter().map(|gradient| sums(is_above(gradient), seeds));
         let clipped_count = counts.reduce(|sum, count| sum + count);
         Measurement::Elements {
-            element_count: before.iter().map(|gradient| gradient.dims()[0]).sum(),
-            before: kernel::global_norm(&before).into_reading(),
-            after: kernel::global_norm(&flattened(module, &gradients)).into_reading(),
-            clipped_count: clipped_count.map_or_else(|| Reading::Host(vec![0.0]), Reading::Device),
+            element_count: before.iter().map(|gradient| gradient.dims()[0] / seeds).sum(),
+            before: Norms::of(&before, seeds).into_reading(),
+            after: Norms::of(&flattened(module, &gradients), seeds).into_reading(),
+            clipped_count: clipped_count.map_or_else(|| Reading::Host(vec![0.0; seeds]), Reading::Device),
         }
     });
     (gradients, measurement)
@@ -84,9 +134,9 @@ fn by_value<M: Module>(
 /// What is done to a gradient.
 #[derive(Clone)]
 enum Factor {
-    /// Multiplied by a number that is known.
-    Host(f64),
-    /// Multiplied by a number `[1]` on the device.
+    /// The part of each seed is multiplied by a number that is known.
+    Host(Vec<f64>),
+    /// The part of each seed is multiplied by a number on the device, `[seeds]`.
     Device(Tensor<1>),
     /// Each element is bounded by this.
     Bound(f64),
@@ -95,20 +145,36 @@ enum Factor {
 impl Factor {
     fn reading(&self) -> Reading {
         match self {
-            Self::Host(factor) | Self::Bound(factor) => Reading::Host(vec![*factor]),
-            Self::Device(factor) => Reading::Device(factor.clone()),
+            Self::Host(factors) => Reading::Host(factors.clone()),
+            Self::Bound(bound) => Reading::Host(vec![*bound]),
+            Self::Device(factors) => Reading::Device(factors.clone()),
         }
     }
 
     fn apply<const D: usize>(self, gradient: Tensor<D>) -> Tensor<D> {
         match self {
-            // Nothing to do, or nothing to be saved.
-            Self::Host(factor) if factor == 1.0 || !factor.is_finite() => gradient,
-            Self::Host(factor) => gradient * factor,
-            Self::Device(factor) => gradient * factor.unsqueeze(),
+            Self::Host(factors) if factors.iter().copied().all(is_idle) => gradient,
+            Self::Host(factors) if factors.len() == 1 => gradient * factors[0],
+            Self::Host(factors) => {
+                let effective = |factor: &f64| if is_idle(*factor) { 1.0 } else { *factor as f32 };
+                let (count, factors) = (factors.len(), factors.iter().map(effective).collect());
+                let factors = Tensor::from_data(TensorData::new::<f32, _>(factors, [count]), &gradient.device());
+                scaled(gradient, factors)
+            }
+            Self::Device(factors) => scaled(gradient, factors),
             Self::Bound(threshold) => bounded(gradient, threshold),
         }
     }
+}
+
+/// The part of each seed times its factor.
+fn scaled<const D: usize>(gradient: Tensor<D>, factors: Tensor<1>) -> Tensor<D> {
+    let (seeds, dims) = (factors.dims()[0], gradient.dims());
+    if seeds == 1 {
+        return gradient * factors.unsqueeze();
+    }
+    let by_seed: Tensor<2> = gradient.reshape([seeds as i64, -1]);
+    (by_seed * factors.reshape([seeds, 1])).reshape(dims)
 }
 
 /// Each element between `-threshold` and `threshold`. What is not a number stays so.
@@ -117,24 +183,26 @@ pub(super) fn bounded<const D: usize>(x: Tensor<D>, threshold: f64) -> Tensor<D>
     x.mask_fill(above, threshold).mask_fill(below, -threshold)
 }
 
-/// `min(1, threshold / norm)`
-fn factor_of(norm: &GlobalNorm, threshold: f64) -> Factor {
-    match norm {
-        GlobalNorm::Host(norm) => {
-            let l2 = norm.max_abs * norm.scaled_square_sum.sqrt();
-            Factor::Host(if l2 > threshold {
-                threshold / l2
-            } else if l2.is_nan() {
-                f64::NAN
-            } else {
-                1.0
-            })
+/// `min(1, threshold / norm)` of each seed.
+fn factor_of(norms: &Norms, threshold: f64) -> Factor {
+    match norms {
+        Norms::Host(norms) => {
+            let factor = |norm: &Norm| {
+                let l2 = norm.max_abs * norm.scaled_square_sum.sqrt();
+                if l2 > threshold {
+                    threshold / l2
+                } else if l2.is_nan() {
+                    f64::NAN
+                } else {
+                    1.0
+                }
+            };
+            Factor::Host(norms.iter().map(factor).collect())
         }
-        GlobalNorm::Device(norm) => {
-            let max_abs = norm.clone().slice(s![0..1]);
-            let relative = norm.clone().slice(s![1..2]).sqrt();
+        Norms::Device { max_abs, scaled_square_sum } => {
+            let relative = scaled_square_sum.clone().sqrt();
             // The norm itself may be too large for f32, the quotient is not.
-            let quotient = max_abs.ones_like() * threshold / max_abs / relative;
+            let quotient = max_abs.ones_like() * threshold / max_abs.clone() / relative;
             Factor::Device(quotient.clamp_max(1.0))
         }
     }
@@ -183,6 +251,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
+    use crate::kernel;
 
     /// Two parameters with given gradients.
     #[derive(Module, Debug)]
@@ -207,7 +276,8 @@ mod tests {
 
     fn clipped(clipping: Clipping, threshold: f64, first: &[f32], second: &[f32]) -> (Vec<f64>, Measurement) {
         let (pair, gradients) = pair(first, second);
-        let (gradients, measurement) = clip(&pair, gradients, clipping, threshold, true);
+        let limit = Limit { clipping, threshold, seeds: 1 };
+        let (gradients, measurement) = clip(&pair, gradients, limit, true);
         let both = flattened(&pair, &gradients);
         (Tensor::cat(both, 0).into_data().iter::<f64>().collect(), measurement.expect("measured"))
     }
@@ -231,15 +301,15 @@ mod tests {
         for (values, threshold) in
             [([3.0_f32, -4.0], 2.5), ([3.0, 4.0], 7.0), ([1e25, 0.0], 3.0), ([0.0, 0.0], 1.0), ([1e37, 1e37], 1.0)]
         {
-            let host = kernel::global_norm(&[vector(&values)]);
-            let device = kernel::stock_global_norm(&[vector(&values)]);
+            let host = kernel::global_norm(&[vector(&values)]).into();
+            let device = kernel::stock_global_norm(&[vector(&values)]).into();
             let (Factor::Host(host), Factor::Device(device)) =
                 (factor_of(&host, threshold), factor_of(&device, threshold))
             else {
                 panic!("one of each kind");
             };
             let device = f64::from(device.into_scalar::<f32>());
-            assert!((host - device).abs() <= 1e-6 * host, "{values:?}: {host}, on the device {device}");
+            assert!((host[0] - device).abs() <= 1e-6 * host[0], "{values:?}: {host:?}, on the device {device}");
         }
     }
 
@@ -280,6 +350,26 @@ mod tests {
         for clipping in [Clipping::GlobalNorm, Clipping::TensorNorm] {
             let (after, _) = clipped(clipping, 1.0, &[f32::INFINITY], &[1.0]);
             assert!(!after[0].is_finite(), "{clipping:?}: {after:?}");
+        }
+    }
+
+    /// Of two seeds with three gradients each, of which the second's are small.
+    #[test]
+    fn each_seed_is_clipped_as_if_it_were_alone() {
+        let (first, second) = ([3.0_f32, 1.0, 0.1, 0.2], [4.0_f32, 0.3]);
+        for clipping in [Clipping::GlobalNorm, Clipping::TensorNorm, Clipping::Value] {
+            let (pair, gradients) = pair(&first, &second);
+            let limit = Limit { clipping, threshold: 2.0, seeds: 2 };
+            let (gradients, _) = clip(&pair, gradients, limit, true);
+            let together: Vec<Vec<f64>> =
+                flattened(&pair, &gradients).into_iter().map(|x| x.into_data().iter::<f64>().collect()).collect();
+            for seed in 0..2 {
+                let (alone, _) = clipped(clipping, 2.0, &first[2 * seed..][..2], &second[seed..][..1]);
+                let part = [&together[0][2 * seed..][..2], &together[1][seed..][..1]].concat();
+                for (found, expected) in part.iter().zip(&alone) {
+                    assert!((found - expected).abs() <= 1e-6, "{clipping:?}: {part:?}, alone {alone:?}");
+                }
+            }
         }
     }
 }

@@ -3,8 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, activation, s};
 
-use crate::config::Loss;
+use crate::config::{Kernels, Loss};
 use crate::data::{Batch, DeviceSplit};
+use crate::kernel::{self, CostForm};
 use crate::network::{Network, Pass};
 
 /// The mean cost over the rows: over the examples of a batch, and over the time steps that have an answer.
@@ -17,18 +18,39 @@ use crate::network::{Network, Pass};
 ///   real and generated points `[rows, 2]`, whose first column is their side
 /// - returns: `[1]`
 pub fn mean_loss(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
-    let rows = outputs.dims()[0] as f64;
+    mean_losses(loss, outputs, targets, 1, Kernels::default())
+}
+
+/// The mean cost of each of several seeds, whose rows come one after the other. The gradients of their sum are, for each seed, those
+/// of its own mean. A critic's rows are of one seed.
+///
+/// # Shapes
+///
+/// - outputs, targets: as in [`mean_loss`], `seeds` times as many rows
+/// - returns: `[seeds]`
+pub fn mean_losses(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, seeds: usize, kernels: Kernels) -> Tensor<1> {
+    let rows = (outputs.dims()[0] / seeds) as f64;
+    let sum = |costs| sums(costs, seeds);
     match loss {
-        Loss::SoftmaxCrossEntropy => (activation::log_softmax(outputs, 1) * targets).sum() / -rows,
+        Loss::SoftmaxCrossEntropy => kernel::softmax_cross_entropy(outputs, targets, CostForm { seeds, kernels }),
         // -t ln s(z) - (1 - t) ln(1 - s(z)) = ln(1 + exp(z)) - t z
-        Loss::SigmoidCrossEntropy => (activation::softplus(outputs.clone(), 1.0) - outputs * targets).sum() / rows,
-        Loss::LinearProbe => (outputs * targets).sum() / rows,
-        Loss::Quadratic => (activation::sigmoid(outputs) - targets).square().sum() / (2.0 * rows),
-        Loss::SquaredError => (outputs - targets).square().sum() / rows,
+        Loss::SigmoidCrossEntropy => sum(activation::softplus(outputs.clone(), 1.0) - outputs * targets) / rows,
+        Loss::LinearProbe => sum(outputs * targets) / rows,
+        Loss::Quadratic => sum((activation::sigmoid(outputs) - targets).square()) / (2.0 * rows),
+        Loss::SquaredError => sum((outputs - targets).square()) / rows,
         // Half of the rows are of each side. The sum is a product because Burn's fused reduction of a slice fails to compile on
         // wgpu.
         Loss::Wasserstein => outputs.transpose().matmul(targets).slice(s![.., 0..1]).reshape([1]) / (rows / 2.0),
     }
+}
+
+/// The sums over the elements of each seed, `[seeds]`.
+pub(super) fn sums<const D: usize>(x: Tensor<D>, seeds: usize) -> Tensor<1> {
+    if seeds == 1 {
+        return x.sum();
+    }
+    let x: Tensor<2> = x.reshape([seeds as i64, -1]);
+    x.sum_dim(1).reshape([seeds])
 }
 
 /// The mean cost and the fraction of right answers, over a whole split, without a graph; of an autoencoder, in place of the

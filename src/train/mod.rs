@@ -6,11 +6,13 @@ mod clock;
 mod descent;
 mod gradient_penalty;
 mod loss;
+mod norms;
 mod optimizer;
 mod parameter;
 mod prediction;
 mod pretrain;
 mod regularize;
+mod runs;
 mod saved;
 mod step;
 mod throughput;
@@ -20,23 +22,24 @@ mod workload;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 pub use clock::{Clock, Stopwatch};
 pub use descent::descend_on_fourth_power;
 pub use gradient_penalty::gradient_penalty;
-pub use loss::{evaluate, mean_loss};
+pub use loss::{evaluate, mean_loss, mean_losses};
+pub use optimizer::{MeasuredUpdates, Optimizer};
 pub use saved::{StartError, serialized, start_from, to_safetensors};
 pub use step::make_step;
 pub use workload::Workload;
 
+use self::runs::Runs;
 use crate::config::{NetworkKind, RunConfig};
-use crate::data::{Dataset, DeviceSplit, principal_components};
+use crate::data::{Dataset, DeviceSplit};
 use crate::network::Network;
 use crate::plan::RunSpec;
-use crate::probe::{Judgement, NamedTensor, Probe, ReadError, Rows};
-use crate::schema::{PhaseRow, RowSink, RunPhase, RunStatus, StepPhase, StepRow};
-use crate::theory::prediction::Prediction;
+use crate::probe::{Judgement, Probe, ReadError};
+use crate::schema::{RowSink, RunStatus, StepPhase};
 
 /// Steps between two readings of the device. A divergence is noticed at the next reading.
 const STEPS_PER_READING: usize = 64;
@@ -53,6 +56,9 @@ pub enum TrainError {
     /// The network cannot start from the saved one.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The networks of several seeds cannot be one.
+    #[error("networks of this kind cannot train together")]
+    Apart,
     /// The rows could not be written.
     #[error(transparent)]
     Write(#[from] io::Error),
@@ -90,28 +96,43 @@ pub fn run(
     sink: &mut dyn RowSink,
     control: &Control<'_>,
 ) -> Result<RunStatus, TrainError> {
-    let mut workload = Workload::new(&spec.config, spec.seed, dataset, device);
+    let statuses = run_together(vec![(spec, sink)], dataset, start, device, control)?;
+    Ok(statuses.into_iter().next().unwrap_or(RunStatus::Complete))
+}
+
+/// Runs one configuration with several seeds, which must share the data set, and hands the rows of each to its sink. Their networks
+/// train together as one, and a run's numbers differ by rounding alone from those that it has by itself. A run that diverges ends
+/// there; the others go on.
+///
+/// # Errors
+///
+/// As [`run`], and if the networks cannot be put together: those of [`RunConfig::can_train_together`] can.
+pub fn run_together<'a>(
+    runs: Vec<(&'a RunSpec, &'a mut dyn RowSink)>,
+    dataset: &Dataset,
+    start: Option<&[u8]>,
+    device: &Device,
+    control: &Control<'_>,
+) -> Result<Vec<RunStatus>, TrainError> {
+    let mut runs = Runs::new(runs);
+    let config = runs.config();
+    let mut workloads = Workload::of_seeds(config, &runs.seeds(), dataset, device);
     if let Some(saved) = start {
-        workload = workload.starting_from(saved)?;
+        workloads = workloads.into_iter().map(|workload| workload.starting_from(saved)).collect::<Result<_, _>>()?;
     }
-    sink.throughput(throughput::measure(&spec.run_id, &workload, control.stop)?)?;
+    runs.begin(&workloads, dataset, control.stop)?;
+    let workload = Workload::together(workloads, &runs.seeds()).ok_or(TrainError::Apart)?;
 
-    sink.steps(baseline(spec, dataset).into_iter().collect())?;
-
-    let config = &spec.config;
-    let prediction = prediction::predict(&workload)?;
-    if let Some(reason) = &prediction.reason {
-        sink.no_prediction(reason.clone());
-    }
     let mut stopwatch = Stopwatch::new(device);
+    let (spec, sink) = runs.single();
     let (mut network, is_finite) =
         pretrain::pretrain(spec, &workload, workload.network(), &mut stopwatch, sink, control)?;
     if !is_finite {
-        return Ok(RunStatus::Diverged { diverged_at_step: 0 });
+        return Ok(vec![RunStatus::Diverged { diverged_at_step: 0 }]);
     }
     let pretraining_steps = pretrain::step_count(&workload);
     let steps = workload.step_count();
-    let mut probe = Probe::new(&spec.run_id, &config.probe, config.network.function()).of_training(steps);
+    let mut probe = Probe::of_runs(runs.ids(), &config.probe, config.network.function()).of_training(steps);
     let mut optimizer = workload.optimizer();
     let mut batches = workload.batches();
     let steps_per_epoch = batches.steps_per_epoch();
@@ -121,7 +142,7 @@ pub fn run(
         let epoch = step / steps_per_epoch;
         if step.is_multiple_of(steps_per_epoch) && config.is_evaluated() {
             if step > 0 {
-                sink.phases(vec![end_of_epoch(spec, epoch - 1, step, &mut stopwatch)?])?;
+                runs.end_epoch(epoch - 1, step, &mut stopwatch)?;
             }
             keep_evaluation(&mut probe, (step, epoch), StepPhase::TestSplit, &network, workload.test_split(), config);
             stopwatch.start()?;
@@ -135,25 +156,24 @@ pub fn run(
         if control.stop.load(Ordering::Relaxed) {
             return Err(TrainError::Interrupted);
         }
-        // A dump waits for the device as a reading does. One of the step that diverges may tell why; behind it there is none.
+        // A dump waits for the device as a reading does.
         let dump = probe.take_tensors();
         if dump.is_some() || (step + 1).is_multiple_of(STEPS_PER_READING) {
-            let diverged = record(probe.read()?, &prediction, sink)?;
-            if diverged.is_none_or(|diverged_at_step| diverged_at_step == step) {
-                write_tensors(step, dump, sink)?;
-            }
-            if let Some(diverged_at_step) = diverged {
-                return Ok(RunStatus::Diverged { diverged_at_step });
+            runs.record(probe.read_each()?)?;
+            runs.write_tensors(step, dump)?;
+            if runs.have_all_diverged() {
+                return Ok(runs.statuses());
             }
         }
     }
     if steps == 0 {
         measure_at_initialization(&workload, network.clone(), &mut probe);
-        write_tensors(0, probe.take_tensors(), sink)?;
+        runs.write_tensors(0, probe.take_tensors())?;
     } else {
-        sink.phases(vec![end_of_epoch(spec, (steps - 1) / steps_per_epoch, steps, &mut stopwatch)?])?;
+        runs.end_epoch((steps - 1) / steps_per_epoch, steps, &mut stopwatch)?;
     }
     if config.network.kind == NetworkKind::Chain {
+        let (spec, sink) = runs.single();
         sink.links(chain::measure(&spec.run_id, &workload)?)?;
     }
     let epoch = steps / steps_per_epoch;
@@ -161,16 +181,14 @@ pub fn run(
     for (phase, split) in splits.into_iter().filter(|_| config.is_evaluated()) {
         keep_evaluation(&mut probe, (steps, epoch), phase, &network, split, config);
     }
-    if let Some(diverged_at_step) = record(probe.read()?, &prediction, sink)? {
-        return Ok(RunStatus::Diverged { diverged_at_step });
-    }
+    runs.record(probe.read_each()?)?;
     if config.training.save {
-        sink.network(to_safetensors(&mut network)?)?;
+        runs.save(&network)?;
     }
-    Ok(RunStatus::Complete)
+    Ok(runs.statuses())
 }
 
-/// Evaluates a split and keeps what comes out.
+/// Evaluates a split, with the network of each seed, and keeps what comes out.
 fn keep_evaluation(
     probe: &mut Probe,
     (step, epoch): (usize, usize),
@@ -180,28 +198,9 @@ fn keep_evaluation(
     config: &RunConfig,
 ) {
     let judgement = if split.is_unlabelled() { Judgement::ReconstructionError } else { Judgement::Accuracy };
-    probe.keep_evaluation(step, epoch, phase, evaluate(network, split, config.training.loss), judgement);
-}
-
-/// Ends an epoch of the training, after which so many updates have been made.
-fn end_of_epoch(spec: &RunSpec, epoch: usize, step: usize, stopwatch: &mut Stopwatch) -> Result<PhaseRow, ReadError> {
-    let elapsed_ms = stopwatch.stop_ms()?;
-    let total_ms = stopwatch.total_ms();
-    let run_id = spec.run_id.clone();
-    Ok(PhaseRow { run_id, phase: RunPhase::Training, layer: None, epoch, step, elapsed_ms, total_ms })
-}
-
-/// What an autoencoder is held against: the same test split by as many principal components as its code has units.
-fn baseline(spec: &RunSpec, dataset: &Dataset) -> Option<StepRow> {
-    let code = spec.config.network.code_layer()?;
-    let components = spec.config.network.layer_widths()[code];
-    let error = principal_components::reconstruction_error(&dataset.train, &dataset.test, dataset.features, components);
-    Some(StepRow {
-        run_id: spec.run_id.clone(),
-        phase: StepPhase::PrincipalComponents,
-        reconstruction_error: Some(error),
-        ..StepRow::default()
-    })
+    let of_seed = |place: usize| evaluate(&network.of_seed(place), split, config.training.loss);
+    let results = Tensor::cat((0..network.seeds()).map(of_seed).collect(), 0);
+    probe.keep_evaluation(step, epoch, phase, results, judgement);
 }
 
 /// `training.steps = 0`: a forward and a backward pass, and no update.
@@ -209,34 +208,4 @@ fn measure_at_initialization(workload: &Workload, network: Network, probe: &mut 
     let batch = workload.batches().next_batch();
     let (_, loss) = make_step(network, batch, &workload.config().training, None, Some((&mut *probe, 0)));
     probe.keep_loss(0, 0, None, loss);
-}
-
-/// Hands on the tensors of a step, if it is dumped. Waits for the device.
-fn write_tensors(step: usize, tensors: Option<Vec<NamedTensor>>, sink: &mut dyn RowSink) -> Result<(), TrainError> {
-    match tensors {
-        Some(tensors) => Ok(sink.tensors(step, serialized(tensors)?)?),
-        None => Ok(()),
-    }
-}
-
-/// Hands rows on, with what was predicted of them, up to the first step whose loss or gradient is not finite, and returns that
-/// step.
-fn record(mut rows: Rows, prediction: &Prediction, sink: &mut dyn RowSink) -> io::Result<Option<usize>> {
-    if let Some(last) = rows.first_nonfinite_step {
-        rows.steps.retain(|row| row.step <= last);
-        rows.gradients.retain(|row| row.step <= last);
-        rows.activations.retain(|row| row.step <= last);
-        rows.units.retain(|row| row.step <= last);
-        rows.gates.retain(|row| row.step <= last);
-    }
-    prediction::fill(prediction, &mut rows.activations);
-    if let Some(coverage) = rows.coverage {
-        sink.coverage(coverage);
-    }
-    sink.steps(rows.steps)?;
-    sink.gradients(rows.gradients)?;
-    sink.activations(rows.activations)?;
-    sink.units(rows.units)?;
-    sink.gates(rows.gates)?;
-    Ok(rows.first_nonfinite_step)
 }

@@ -1,28 +1,160 @@
-//! The optimizers, which are Burn's.
+//! The optimizers: on the CPU in one pass over each parameter (`kernel/update.rs`), elsewhere Burn's.
 
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamConfig, ModuleOptimizer, RmsPropConfig, SgdConfig};
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer, RmsPropConfig, SgdConfig};
+use burn::tensor::Tensor;
 
-use crate::config::{Optimizer, TrainingConfig};
+use super::parameter::changed;
+use crate::config::{self, Kernels, TrainingConfig};
+use crate::kernel::{self, Measured, Moments, Reading, Rule, Update};
+use crate::probe::{Path, follow_path, gradient};
 
-/// A new optimizer. Weight decay is not its affair: [`super::regularize`] decays weights alone, and Burn's `AdamW` would
-/// decay biases too.
-pub fn optimizer(training: &TrainingConfig) -> ModuleOptimizer {
+/// An optimizer, with what it remembers of each parameter. Weight decay is not its affair: [`super::regularize`] decays weights
+/// alone, and Burn's `AdamW` would decay biases too.
+#[derive(Clone)]
+pub struct Optimizer {
+    burns: ModuleOptimizer,
+    /// What one pass does, for the optimizers that have one.
+    rule: Option<Rule>,
+    /// Of the parameters that are updated in one pass.
+    moments: HashMap<ParamId, Moments>,
+}
+
+/// What was measured of the updates, of every parameter in the order of the module.
+#[derive(Debug, Default)]
+pub struct MeasuredUpdates {
+    /// The gradients.
+    pub gradients: Vec<gradient::Measurement>,
+    /// Parameters and updates, each read as [`kernel::UpdateSummary`].
+    pub updates: Vec<Reading>,
+}
+
+impl Optimizer {
+    /// A new optimizer.
+    pub fn new(training: &TrainingConfig, kernels: Kernels) -> Self {
+        let rule = rule(training).filter(|_| kernels == Kernels::Fused);
+        Self { burns: burns(training), rule, moments: HashMap::new() }
+    }
+
+    /// Whether it updates the parameters of a module in one pass.
+    pub fn has_one_pass<M: Module>(&self, module: &M) -> bool {
+        self.rule.is_some() && lies_on_the_cpu(module)
+    }
+
+    /// The module after an update.
+    pub fn step<M: Module>(&mut self, rate: f64, module: M, gradients: GradientsParams) -> M {
+        if self.has_one_pass(&module) {
+            return self.pass(rate, module, gradients, &[1.0], false).0;
+        }
+        self.burns.step(rate, module, gradients)
+    }
+
+    /// The module after an update whose gradients are multiplied by a factor each seed first, and what was measured, of a module for
+    /// which [`Optimizer::has_one_pass`] is true.
+    pub fn pass<M: Module>(
+        &mut self,
+        rate: f64,
+        module: M,
+        gradients: GradientsParams,
+        factors: &[f64],
+        is_measured: bool,
+    ) -> (M, MeasuredUpdates) {
+        let Some(rule) = self.rule else {
+            return (module, MeasuredUpdates::default());
+        };
+        let update = Update { rule, rate, factors, is_measured };
+        let (path, measured) = (Path::default(), MeasuredUpdates::default());
+        let mut pass = OnePass { gradients, moments: &mut self.moments, update, path, measured };
+        let module = module.map(&mut pass);
+        (module, pass.measured)
+    }
+}
+
+/// Goes through the parameters and updates them.
+struct OnePass<'a> {
+    gradients: GradientsParams,
+    moments: &'a mut HashMap<ParamId, Moments>,
+    update: Update<'a>,
+    path: Path,
+    measured: MeasuredUpdates,
+}
+
+impl ModuleMapper for OnePass<'_> {
+    follow_path!();
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let id = param.id;
+        let Some(gradient) = self.gradients.remove::<D>(id) else {
+            return param;
+        };
+        let moments = self.moments.entry(id).or_default();
+        let element_count = gradient.shape().num_elements() / self.update.factors.len();
+        let mut found = None;
+        let param = changed(param, |value| {
+            // A parameter that is not where the others are stays as it is: there is none.
+            match kernel::updated(value.clone(), gradient, moments, &self.update) {
+                Some((value, measured)) => {
+                    found = measured;
+                    value
+                }
+                None => value,
+            }
+        });
+        if let Some(Measured { gradient, update }) = found {
+            let parameter = self.path.to_string();
+            self.measured.gradients.push(gradient::Measurement { id, parameter, element_count, reading: gradient });
+            self.measured.updates.push(update);
+        }
+        param
+    }
+}
+
+/// Whether the first parameter of a module lies where updates are one pass; the others lie there too.
+fn lies_on_the_cpu<M: Module>(module: &M) -> bool {
+    #[derive(Default)]
+    struct First(Option<bool>);
+    impl ModuleVisitor for First {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.0.is_none() {
+                self.0 = Some(kernel::is_updated_in_one_pass(&param.val()));
+            }
+        }
+    }
+    let mut first = First::default();
+    module.visit(&mut first);
+    first.0.unwrap_or(false)
+}
+
+fn rule(training: &TrainingConfig) -> Option<Rule> {
     match training.optimizer {
-        Optimizer::Sgd => {
+        config::Optimizer::Sgd if training.momentum > 0.0 => Some(Rule::Momentum { momentum: training.momentum }),
+        config::Optimizer::Sgd => Some(Rule::Sgd),
+        config::Optimizer::Adam | config::Optimizer::Adamw => {
+            Some(Rule::Adam { beta_1: training.beta_1(), beta_2: training.beta_2(), epsilon: training.epsilon() })
+        }
+        config::Optimizer::Rmsprop => None,
+    }
+}
+
+fn burns(training: &TrainingConfig) -> ModuleOptimizer {
+    match training.optimizer {
+        config::Optimizer::Sgd => {
             let momentum = (training.momentum > 0.0).then(|| {
                 // Burn's default dampens the gradient by a tenth; the textbook's momentum does not.
                 MomentumConfig::new().with_momentum(training.momentum).with_dampening(0.0)
             });
             SgdConfig::new().with_momentum(momentum).init()
         }
-        Optimizer::Adam | Optimizer::Adamw => AdamConfig::new()
+        config::Optimizer::Adam | config::Optimizer::Adamw => AdamConfig::new()
             .with_beta_1(training.beta_1() as f32)
             .with_beta_2(training.beta_2() as f32)
             .with_epsilon(training.epsilon() as f32)
             .init(),
         // Burn's default has a momentum of .9.
-        Optimizer::Rmsprop => RmsPropConfig::new()
+        config::Optimizer::Rmsprop => RmsPropConfig::new()
             .with_alpha(training.smoothing() as f32)
             .with_momentum(training.momentum as f32)
             .with_epsilon(training.epsilon() as f32)
@@ -47,9 +179,15 @@ mod tests {
     const GRADIENTS: [f64; 4] = [0.5, -2.0, 1.0, 0.25];
 
     fn descend(training: &TrainingConfig) -> f64 {
+        let found = [Kernels::Fused, Kernels::Stock].map(|kernels| descend_with(training, kernels));
+        assert!((found[0] - found[1]).abs() < 1e-6, "{found:?}");
+        found[0]
+    }
+
+    fn descend_with(training: &TrainingConfig, kernels: Kernels) -> f64 {
         let start = TensorData::new(vec![1.0_f32], [1]);
         let mut module = Single { weight: Param::from_data(start, &Device::flex().autodiff()) };
-        let mut optimizer = optimizer(training);
+        let mut optimizer = Optimizer::new(training, kernels);
         for gradient in GRADIENTS {
             let mut gradients = GradientsParams::new();
             gradients.register::<1>(module.weight.id, Tensor::from_floats([gradient as f32], &Device::flex()));
@@ -79,7 +217,7 @@ mod tests {
     #[test]
     fn adam_is_that_of_the_paper() {
         let sgd = TrainingConfig::sgd(0.1, TrainingLength::Steps(1));
-        let training = TrainingConfig { optimizer: Optimizer::Adam, ..sgd };
+        let training = TrainingConfig { optimizer: config::Optimizer::Adam, ..sgd };
         let (mut w, mut m, mut v) = (1.0, 0.0, 0.0);
         for (step, gradient) in (1_i32..).zip(GRADIENTS) {
             m = 0.9 * m + 0.1 * gradient;
@@ -93,7 +231,7 @@ mod tests {
     #[test]
     fn rmsprop_divides_by_the_root_of_the_mean_square() {
         let sgd = TrainingConfig::sgd(0.1, TrainingLength::Steps(1));
-        let training = TrainingConfig { optimizer: Optimizer::Rmsprop, smoothing: Some(0.9), ..sgd };
+        let training = TrainingConfig { optimizer: config::Optimizer::Rmsprop, smoothing: Some(0.9), ..sgd };
         let (mut w, mut square) = (1.0, 0.0_f64);
         for gradient in GRADIENTS {
             square = 0.9 * square + 0.1 * gradient * gradient;

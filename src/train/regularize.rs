@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::loss::sums;
 use super::parameter::changed;
 use crate::config::TrainingConfig;
 use crate::probe::{Path, follow_path};
@@ -23,12 +24,13 @@ pub fn add_penalty_gradients<M: Module>(
     visitor.gradients
 }
 
-/// The penalties `[1]`; none without regularization by penalties.
-pub fn penalty<M: Module>(module: &M, training: &TrainingConfig) -> Option<Tensor<1>> {
+/// The penalties of each seed, `[seeds]`; none without regularization by penalties.
+pub fn penalty<M: Module>(module: &M, training: &TrainingConfig, seeds: usize) -> Option<Tensor<1>> {
     if !has_penalties(training) {
         return None;
     }
-    let mut visitor = SumPenalties { l1: training.l1, l2: training.l2, path: Path::default(), terms: Vec::new() };
+    let (l1, l2) = (training.l1, training.l2);
+    let mut visitor = SumPenalties { l1, l2, seeds, path: Path::default(), terms: Vec::new() };
     module.visit(&mut visitor);
     visitor.terms.into_iter().reduce(|sum, term| sum + term)
 }
@@ -38,9 +40,14 @@ pub fn has_penalties(training: &TrainingConfig) -> bool {
     training.l1 > 0.0 || training.l2 > 0.0
 }
 
+/// Whether weights shrink by themselves.
+pub fn decays(training: &TrainingConfig) -> bool {
+    training.weight_decay != 0.0
+}
+
 /// Shrinks the weights by decoupled weight decay: w <- (1 - rate x decay) w (Loshchilov and Hutter 2019, algorithm 2).
 pub fn decay<M: Module>(module: M, training: &TrainingConfig) -> M {
-    if training.weight_decay == 0.0 {
+    if !decays(training) {
         return module;
     }
     let factor = 1.0 - training.learning_rate() * training.weight_decay;
@@ -77,6 +84,7 @@ impl ModuleVisitor for AddPenalties {
 struct SumPenalties {
     l1: f64,
     l2: f64,
+    seeds: usize,
     path: Path,
     terms: Vec<Tensor<1>>,
 }
@@ -90,10 +98,10 @@ impl ModuleVisitor for SumPenalties {
         }
         let weight = param.val().inner();
         if self.l2 > 0.0 {
-            self.terms.push(weight.clone().square().sum() * (self.l2 / 2.0));
+            self.terms.push(sums(weight.clone().square(), self.seeds) * (self.l2 / 2.0));
         }
         if self.l1 > 0.0 {
-            self.terms.push(weight.abs().sum() * self.l1);
+            self.terms.push(sums(weight.abs(), self.seeds) * self.l1);
         }
     }
 }
@@ -180,9 +188,9 @@ mod tests {
 
     #[test]
     fn the_penalty_is_that_of_the_weights() {
-        let found = penalty(&layer(&[2.0, -1.0]), &TrainingConfig { l1: 0.1, l2: 0.01, ..training() });
+        let found = penalty(&layer(&[2.0, -1.0]), &TrainingConfig { l1: 0.1, l2: 0.01, ..training() }, 1);
         let expected = 0.1 * 3.0 + 0.01 * 5.0 / 2.0;
         assert!((f64::from(found.expect("penalties").into_scalar::<f32>()) - expected).abs() < 1e-6);
-        assert!(penalty(&layer(&[2.0]), &training()).is_none());
+        assert!(penalty(&layer(&[2.0]), &training(), 1).is_none());
     }
 }

@@ -7,6 +7,11 @@ use super::clip::bounded;
 use super::parameter::changed;
 use crate::config::TrainingConfig;
 
+/// Whether parameters are bounded.
+pub fn bounds(training: &TrainingConfig) -> bool {
+    training.weight_clipping.is_some()
+}
+
 /// Bounds every element of every parameter by `training.weight_clipping`, on the device and without waiting for it: the
 /// algorithm takes all of w, so that biases, normalization and learned slopes are bounded too.
 pub fn clip<M: Module>(module: M, training: &TrainingConfig) -> M {

@@ -3,11 +3,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::optimizer::optimizer;
+use super::optimizer::Optimizer;
 use super::{Clock, STEPS_PER_READING, StartError, TrainError, gradient_penalty, make_step, start_from};
 use crate::config::{Loss, NetworkKind, ProbeConfig, RunConfig, TrainingLength};
 use crate::data::{Batches, Dataset, DeviceSplit, Targets};
@@ -22,8 +21,8 @@ const EVALUATED_PIXELS: usize = 400_000;
 /// The examples that other networks are evaluated on at a time.
 const EVALUATED_EXAMPLES: usize = 10_000;
 
-/// A network at initialization and its data, on a device. Every training starts from copies of it.
-#[derive(Debug)]
+/// A network at initialization, or one of several seeds, and its data, on a device. Every training starts from copies of it.
+#[derive(Clone, Debug)]
 pub struct Workload {
     config: RunConfig,
     device: Device,
@@ -60,6 +59,32 @@ impl Workload {
         Self { config: config.clone(), device: device.clone(), network, batches, train, test }
     }
 
+    /// One for each of several seeds, which share the data.
+    pub(super) fn of_seeds(config: &RunConfig, seeds: &[u64], dataset: &Dataset, device: &Device) -> Vec<Self> {
+        let Some((first, others)) = seeds.split_first() else {
+            return Vec::new();
+        };
+        let first = Self::new(config, *first, dataset, device);
+        let of_seed = |seed: &u64| Self {
+            network: initial_network(config, *seed, dataset, device),
+            batches: Batches::new(first.train.tracked(), config.batch_size(), *seed),
+            ..first.clone()
+        };
+        let others: Vec<Self> = others.iter().map(of_seed).collect();
+        std::iter::once(first).chain(others).collect()
+    }
+
+    /// One out of those of several seeds, in their order, which share the data. `None` if their networks cannot be put together.
+    pub(super) fn together(mut workloads: Vec<Self>, seeds: &[u64]) -> Option<Self> {
+        if workloads.len() == 1 {
+            return workloads.pop();
+        }
+        let networks = workloads.iter().map(Self::network).collect();
+        let first = workloads.into_iter().next()?;
+        let batches = Batches::of_seeds(first.train.tracked(), first.batch_size(), seeds.to_vec());
+        Some(Self { network: Network::together(networks)?, batches, ..first })
+    }
+
     /// The same with a saved network, as safetensors, in place of the drawn one or of its hidden layers.
     ///
     /// # Errors
@@ -76,8 +101,8 @@ impl Workload {
     }
 
     /// A new optimizer.
-    pub fn optimizer(&self) -> ModuleOptimizer {
-        optimizer(&self.config.training)
+    pub fn optimizer(&self) -> Optimizer {
+        Optimizer::new(&self.config.training, self.config.network.kernels())
     }
 
     /// The mini-batches from the first on.
@@ -147,7 +172,7 @@ impl Workload {
         self.network.flops_per_step(self.batch_size()) + penalty
     }
 
-    /// Examples in a step.
+    /// Examples in a step of one seed.
     pub fn batch_size(&self) -> usize {
         self.config.batch_size()
     }

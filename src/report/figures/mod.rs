@@ -137,6 +137,7 @@ mod tests {
             no_prediction: None,
             rows: RowCounts::default(),
             gradient_coverage: None,
+            trained_together: 1,
             config: RunConfig {
                 data: DataConfig::default(),
                 network: NetworkConfig::plain(3, 4, Activation::Relu, WeightInit::He),

@@ -1,18 +1,18 @@
 //! A hidden layer as the encoder of an autoencoder (Bengio et al. 2007), of a denoising one with noise (Vincent et al. 2008).
 
 use burn::module::{Module, Param};
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Decoder, Place, Trainee};
-use crate::config::{Loss, Reconstruction, TrainingConfig, TrainingLength};
+use crate::config::{Kernels, Loss, Reconstruction, TrainingConfig, TrainingLength};
 use crate::kernel;
-use crate::network::{Dense, DenseLayer, Pass};
+use crate::network::{Dense, DenseLayer, Layer, Pass};
 use crate::seed;
 use crate::train::loss::{mean_loss, reconstructions};
-use crate::train::optimizer::optimizer;
+use crate::train::optimizer::Optimizer;
 use crate::train::regularize::add_penalty_gradients;
 
 /// The layer and what decodes it.
@@ -33,7 +33,7 @@ impl Coder {
             return decoder.forward(code);
         }
         let weight = self.encoder.weight.val().transpose();
-        kernel::affine(code, weight, self.tied_bias.as_ref().map(Param::val))
+        kernel::affine(code, weight, self.tied_bias.as_ref().map(Param::val), 1, Kernels::default())
     }
 }
 
@@ -41,7 +41,7 @@ impl Coder {
 pub(super) struct Autoencoder {
     coder: Coder,
     reconstruction: Reconstruction,
-    optimizer: ModuleOptimizer,
+    optimizer: Optimizer,
     training: TrainingConfig,
     noise: Noise,
 }
@@ -83,7 +83,7 @@ impl Autoencoder {
         Self {
             coder: Coder { encoder: layer, decoder, tied_bias },
             reconstruction: config.reconstruction(pretraining),
-            optimizer: optimizer(&training),
+            optimizer: Optimizer::new(&training, Kernels::default()),
             training,
             noise: Noise { fraction: pretraining.noise(), stream: seed::stream(*seed, &place.purpose("noise")) },
         }
@@ -117,7 +117,7 @@ impl Trainee for Autoencoder {
     fn finish(self: Box<Self>) -> (DenseLayer, Decoder) {
         let Coder { encoder, decoder, tied_bias } = self.coder;
         let (weight, bias) = match decoder {
-            Some(Dense { weight, bias }) => (weight.val(), bias),
+            Some(Dense { weight, bias, .. }) => (weight.val(), bias),
             None => (encoder.weight.val().transpose(), tied_bias),
         };
         let decoder = Decoder { weight: weight.inner(), bias: bias.map(|bias| bias.val().inner()) };
@@ -149,7 +149,7 @@ mod tests {
         Autoencoder {
             coder: Coder { encoder: network.hidden.remove(0), decoder, tied_bias },
             reconstruction,
-            optimizer: optimizer(&training),
+            optimizer: Optimizer::new(&training, Kernels::default()),
             training,
             noise: Noise { fraction: 0.0, stream: seed::stream(1, "noise") },
         }

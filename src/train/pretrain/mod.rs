@@ -16,7 +16,7 @@ use super::{Control, TrainError, Workload};
 use crate::config::{PretrainingConfig, PretrainingMethod};
 use crate::data::{Batches, DeviceSplit};
 use crate::kernel::Reading;
-use crate::network::{Dense, DenseLayer, Network, Pass, Plain};
+use crate::network::{Dense, DenseLayer, Layer, Network, Pass, Plain};
 use crate::plan::RunSpec;
 use crate::probe::fetch;
 use crate::schema::{PhaseRow, PretrainingRow, RowSink, RunPhase};
@@ -226,7 +226,7 @@ fn record(
 /// Lets the layers behind the code do what led back from those before it (Hinton and Salakhutdinov 2006, figure 1).
 fn unroll(network: &mut Plain, decoders: Vec<Decoder>) {
     let Plain { hidden, output } = network;
-    let outermost = output.as_mut().map(|Dense { weight, bias }| (weight, bias));
+    let outermost = output.as_mut().map(|Dense { weight, bias, .. }| (weight, bias));
     let inner = hidden.iter_mut().rev().map(|layer| (&mut layer.weight, &mut layer.bias));
     for ((weight, bias), decoder) in outermost.into_iter().chain(inner).zip(decoders) {
         *weight = replaced(weight.clone(), decoder.weight);

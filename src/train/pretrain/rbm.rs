@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::{Decoder, Place, Trainee, replaced};
-use crate::config::Visible;
+use crate::config::{Kernels, Visible};
 use crate::kernel::{Activated, activated, affine};
 use crate::network::DenseLayer;
 use crate::seed;
@@ -57,7 +57,7 @@ impl Units {
     /// The mean of the units, from what reaches them.
     fn mean(self, z: Tensor<2>) -> Tensor<2> {
         match self {
-            Self::Binary => activated(z, Activated::Sigmoid),
+            Self::Binary => activated(z, Activated::Sigmoid, Kernels::default()),
             Self::Gaussian => z,
         }
     }
@@ -107,12 +107,12 @@ impl Rbm {
 
     fn hidden_mean(&self, visible: Tensor<2>) -> Tensor<2> {
         let Parameters { weight, hidden_bias, .. } = self.parameters.clone();
-        self.hidden.mean(affine(visible, weight, Some(hidden_bias)))
+        self.hidden.mean(affine(visible, weight, Some(hidden_bias), 1, Kernels::default()))
     }
 
     fn visible_mean(&self, hidden: Tensor<2>) -> Tensor<2> {
         let Parameters { weight, visible_bias, .. } = self.parameters.clone();
-        self.visible.mean(affine(hidden, weight.transpose(), Some(visible_bias)))
+        self.visible.mean(affine(hidden, weight.transpose(), Some(visible_bias), 1, Kernels::default()))
     }
 
     /// The direction in which contrastive divergence moves the parameters: the difference of two statistics, of the data and of

@@ -1,0 +1,291 @@
+//! Updates on the CPU, in one pass over parameter and gradient.
+//!
+//! Sums run over a fixed number of lanes and pieces of a fixed length, so that they do not depend on the number of threads.
+
+// A function that is not inlined into one with a target feature does without it.
+#![allow(clippy::inline_always)]
+
+use burn::backend::Flex;
+use burn::tensor::{DType, Tensor};
+use multiversion::multiversion;
+
+use super::team;
+use super::update::{Measured, Moments, Rule, Update};
+use super::{Norm, Reading};
+
+/// Numbers that are taken at a time.
+const PIECE: usize = 8192;
+
+/// Sums that run side by side: a vector register of f32 and two of f64.
+const LANES: usize = 16;
+
+/// Whether a tensor lies in the memory of this machine, as f32.
+pub fn is_ours<const D: usize>(value: &Tensor<D>) -> bool {
+    let value = if value.is_autodiff() { value.clone().inner() } else { value.clone() };
+    value.dtype() == DType::F32 && value.try_into_primitive::<Flex>().is_ok()
+}
+
+/// The norms, as largest element and sum of squares, and what is counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    gradient: (f32, f64),
+    weight: (f32, f64),
+    change: (f32, f64),
+    zeros: u64,
+    nonfinite: u64,
+}
+
+impl Sums {
+    fn merge(self, other: &Self) -> Self {
+        let merge = |a: (f32, f64), b: (f32, f64)| (a.0.max(b.0), a.1 + b.1);
+        Self {
+            gradient: merge(self.gradient, other.gradient),
+            weight: merge(self.weight, other.weight),
+            change: merge(self.change, other.change),
+            zeros: self.zeros + other.zeros,
+            nonfinite: self.nonfinite + other.nonfinite,
+        }
+    }
+
+    fn of_gradient(&self) -> [f64; 6] {
+        let [max_abs, relative] = Norm::from_square_sum(self.gradient.0, self.gradient.1);
+        [max_abs, relative, 0.0, self.zeros as f64, 0.0, self.nonfinite as f64]
+    }
+
+    fn of_update(&self) -> [f64; 4] {
+        let [weight, update] = [self.weight, self.change].map(|(max_abs, sum)| Norm::from_square_sum(max_abs, sum));
+        [weight[0], weight[1], update[0], update[1]]
+    }
+}
+
+/// A piece of a parameter and what belongs to it.
+struct Piece<'a> {
+    weights: &'a mut [f32],
+    gradient: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+    sums: &'a mut Sums,
+    factor: f32,
+}
+
+/// The rule with its numbers as the loop takes them.
+#[derive(Clone, Copy)]
+enum Numbers {
+    Sgd {
+        rate: f32,
+    },
+    Momentum {
+        rate: f32,
+        momentum: f32,
+    },
+    /// `first` and `second` are 1 / (1 - beta^t).
+    Adam {
+        rate: f32,
+        betas: (f32, f32),
+        epsilon: f32,
+        first: f32,
+        second: f32,
+    },
+}
+
+/// See [`super::update::updated`].
+pub fn updated<const D: usize>(
+    value: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: &mut Moments,
+    update: &Update<'_>,
+) -> Option<(Tensor<D>, Option<Measured>)> {
+    let mut value = value.try_into_primitive::<Flex>().ok()?;
+    let gradient = gradient.try_into_primitive::<Flex>().ok()?;
+    let gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
+    let gradient = gradient.as_slice::<f32>()?;
+    if !value.is_contiguous() {
+        value = value.to_contiguous();
+    }
+    let weights: &mut [f32] = value.storage_mut();
+    let numbers = begin(moments, update, weights.len());
+    let seeds = update.factors.len();
+    let length = weights.len() / seeds;
+    let pieces = length.div_ceil(PIECE);
+    let mut sums = vec![Sums::default(); seeds * pieces];
+
+    let mut of_piece = sums.iter_mut();
+    let (mut first, mut second) = (&mut moments.first[..], &mut moments.second[..]);
+    let mut items = Vec::with_capacity(seeds * pieces);
+    let blocks = weights.chunks_exact_mut(length.max(1)).zip(gradient.chunks_exact(length.max(1)));
+    for ((weights, gradient), factor) in blocks.zip(update.factors) {
+        for (weights, gradient) in weights.chunks_mut(PIECE).zip(gradient.chunks(PIECE)) {
+            let (of_first, of_second) = (take(&mut first, weights.len()), take(&mut second, weights.len()));
+            if let Some(sums) = of_piece.next() {
+                items.push(Piece {
+                    weights,
+                    gradient,
+                    first: of_first,
+                    second: of_second,
+                    sums,
+                    factor: *factor as f32,
+                });
+            }
+        }
+    }
+    team::each(items, |piece| change(piece, numbers, update.is_measured));
+    let measured = update.is_measured.then(|| measured(&sums, pieces));
+    Some((Tensor::from_primitive::<Flex>(value), measured))
+}
+
+/// The next numbers of a buffer, or none of an empty one.
+fn take<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
+    let now = if rest.is_empty() { 0 } else { count };
+    let (now, later) = std::mem::take(rest).split_at_mut(now);
+    *rest = later;
+    now
+}
+
+/// Counts the update, and makes room for what the rule remembers.
+fn begin(moments: &mut Moments, update: &Update<'_>, count: usize) -> Numbers {
+    moments.steps += 1;
+    let rate = update.rate as f32;
+    match update.rule {
+        Rule::Sgd => Numbers::Sgd { rate },
+        Rule::Momentum { momentum } => {
+            // The first velocity is the gradient: that of 0 with any share.
+            moments.first.resize(count, 0.0);
+            Numbers::Momentum { rate, momentum: momentum as f32 }
+        }
+        Rule::Adam { beta_1, beta_2, epsilon } => {
+            moments.first.resize(count, 0.0);
+            moments.second.resize(count, 0.0);
+            let steps = moments.steps as i32;
+            let unbiased = |beta: f64| (1.0 / (1.0 - beta.powi(steps))) as f32;
+            Numbers::Adam {
+                rate,
+                betas: (beta_1 as f32, beta_2 as f32),
+                epsilon: epsilon as f32,
+                first: unbiased(beta_1),
+                second: unbiased(beta_2),
+            }
+        }
+    }
+}
+
+fn measured(sums: &[Sums], pieces: usize) -> Measured {
+    let of_seed = |sums: &[Sums]| sums.iter().fold(Sums::default(), |total, part| total.merge(part));
+    let totals: Vec<Sums> = sums.chunks(pieces.max(1)).map(of_seed).collect();
+    Measured {
+        gradient: Reading::Host(totals.iter().flat_map(Sums::of_gradient).collect()),
+        update: Reading::Host(totals.iter().flat_map(Sums::of_update).collect()),
+    }
+}
+
+/// Numbers that are updated and measured at a time: they stay in the nearest cache from one loop to the next.
+const BLOCK: usize = 1024;
+
+fn change(piece: Piece<'_>, numbers: Numbers, is_measured: bool) {
+    let Piece { weights, gradient, first, second, sums, factor } = piece;
+    if !is_measured {
+        apply(numbers, weights, gradient, (first, second), factor);
+        return;
+    }
+    let mut scratch = [0.0; BLOCK];
+    let (mut first, mut second) = (first.chunks_mut(BLOCK), second.chunks_mut(BLOCK));
+    for (weights, gradient) in weights.chunks_mut(BLOCK).zip(gradient.chunks(BLOCK)) {
+        let before = &mut scratch[..weights.len()];
+        before.copy_from_slice(weights);
+        let moments = (first.next().unwrap_or_default(), second.next().unwrap_or_default());
+        apply(numbers, weights, gradient, moments, factor);
+        let weight = norm(before);
+        subtract_from(weights, before);
+        let found = Sums { weight, change: norm(before), ..of_gradient(gradient) };
+        *sums = sums.merge(&found);
+    }
+}
+
+/// The norm of a gradient over its finite elements, and what is counted.
+fn of_gradient(gradient: &[f32]) -> Sums {
+    let whole = Sums { gradient: norm(gradient), zeros: zeros(gradient), ..Sums::default() };
+    // Squares of finite f32 cannot overflow an f64, so that the sum tells whether all are finite.
+    if whole.gradient.1.is_finite() {
+        return whole;
+    }
+    let finite: Vec<f32> = gradient.iter().copied().filter(|x| x.is_finite()).collect();
+    Sums { gradient: norm(&finite), nonfinite: (gradient.len() - finite.len()) as u64, ..whole }
+}
+
+fn apply(
+    numbers: Numbers,
+    weights: &mut [f32],
+    gradient: &[f32],
+    (first, second): (&mut [f32], &mut [f32]),
+    factor: f32,
+) {
+    match numbers {
+        Numbers::Sgd { rate } => descend(weights, gradient, rate * factor),
+        Numbers::Momentum { rate, momentum } => roll(weights, gradient, first, (rate, momentum, factor)),
+        Numbers::Adam { rate, betas, epsilon, first: unbiased_1, second: unbiased_2 } => {
+            adapt(weights, gradient, (first, second), betas, [rate, epsilon, unbiased_1, unbiased_2, factor]);
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn descend(weights: &mut [f32], gradient: &[f32], step: f32) {
+    for (weight, gradient) in weights.iter_mut().zip(gradient) {
+        *weight -= step * gradient;
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn roll(weights: &mut [f32], gradient: &[f32], velocity: &mut [f32], (rate, momentum, factor): (f32, f32, f32)) {
+    for ((weight, gradient), velocity) in weights.iter_mut().zip(gradient).zip(velocity) {
+        *velocity = momentum * *velocity + factor * gradient;
+        *weight -= rate * *velocity;
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn adapt(
+    weights: &mut [f32],
+    gradient: &[f32],
+    (mean, square): (&mut [f32], &mut [f32]),
+    (beta_1, beta_2): (f32, f32),
+    [rate, epsilon, unbiased_1, unbiased_2, factor]: [f32; 5],
+) {
+    for (((weight, gradient), mean), square) in weights.iter_mut().zip(gradient).zip(mean).zip(square) {
+        let gradient = factor * gradient;
+        *mean = beta_1 * *mean + (1.0 - beta_1) * gradient;
+        *square = beta_2 * *square + (1.0 - beta_2) * gradient * gradient;
+        *weight -= rate * (*mean * unbiased_1) / ((*square * unbiased_2).sqrt() + epsilon);
+    }
+}
+
+/// The largest absolute number and the sum of squares.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn norm(numbers: &[f32]) -> (f32, f64) {
+    let mut largest = [0.0_f32; LANES];
+    let mut squares = [0.0_f64; LANES];
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let magnitude = chunk[lane].abs();
+            largest[lane] = if magnitude > largest[lane] { magnitude } else { largest[lane] };
+            squares[lane] += f64::from(magnitude) * f64::from(magnitude);
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        largest[lane] = largest[lane].max(x.abs());
+        squares[lane] += f64::from(*x) * f64::from(*x);
+    }
+    (largest.into_iter().fold(0.0, f32::max), squares.iter().sum())
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn zeros(numbers: &[f32]) -> u64 {
+    let count: u32 = numbers.iter().map(|x| u32::from(*x == 0.0)).sum();
+    u64::from(count)
+}
+
+/// x - numbers, in their place.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn subtract_from(x: &[f32], numbers: &mut [f32]) {
+    numbers.iter_mut().zip(x).for_each(|(number, x)| *number = x - *number);
+}

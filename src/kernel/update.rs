@@ -1,0 +1,91 @@
+//! One optimizer's update of one parameter.
+//!
+//! On the CPU it is one pass: the gradient is clipped, the parameter changes where it lies, and what the probe wants of gradient,
+//! parameter and update is summed up on the way. Elsewhere an optimizer is made of the device's operations (`train/optimizer.rs`).
+
+use burn::tensor::Tensor;
+
+use super::Reading;
+#[cfg(feature = "flex")]
+use super::flex_update;
+
+/// What becomes of a gradient g.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// w - rate g
+    Sgd,
+    /// v = momentum v + g, w - rate v; the first v is g.
+    Momentum {
+        /// The share of the last update.
+        momentum: f64,
+    },
+    /// Kingma and Ba 2015, algorithm 1.
+    Adam {
+        /// The share of the old mean.
+        beta_1: f64,
+        /// The share of the old mean of squares.
+        beta_2: f64,
+        /// What is added to the root.
+        epsilon: f64,
+    },
+}
+
+/// What an optimizer remembers of a parameter, of as many numbers as it has.
+#[derive(Clone, Debug, Default)]
+pub struct Moments {
+    /// Updates so far.
+    pub steps: u32,
+    /// The velocity, or the mean of the gradient.
+    pub first: Vec<f32>,
+    /// The mean of its square.
+    pub second: Vec<f32>,
+}
+
+/// How a parameter is updated.
+#[derive(Clone, Debug)]
+pub struct Update<'a> {
+    /// What becomes of its gradient.
+    pub rule: Rule,
+    /// The learning rate.
+    pub rate: f64,
+    /// What gradients are multiplied by first, of each of the seeds whose parameters stand below each other.
+    pub factors: &'a [f64],
+    /// Whether it is measured.
+    pub is_measured: bool,
+}
+
+/// What an update was, of each seed.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Of the gradient, before the factor; read as [`GradientSummary`](super::GradientSummary).
+    pub gradient: Reading,
+    /// Of the parameter and the update; read as [`UpdateSummary`](super::UpdateSummary).
+    pub update: Reading,
+}
+
+/// Whether a tensor lies where updates are one pass.
+pub fn is_updated_in_one_pass<const D: usize>(value: &Tensor<D>) -> bool {
+    #[cfg(feature = "flex")]
+    return flex_update::is_ours(value);
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = value;
+        false
+    }
+}
+
+/// The parameter after an update, outside the graph, and what was measured; `None` where [`is_updated_in_one_pass`] is false.
+pub fn updated<const D: usize>(
+    value: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: &mut Moments,
+    update: &Update<'_>,
+) -> Option<(Tensor<D>, Option<Measured>)> {
+    #[cfg(feature = "flex")]
+    return flex_update::updated(value, gradient, moments, update);
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = (value, gradient, moments, update);
+        None
+    }
+}
