@@ -1,4 +1,6 @@
-//! What the benches share: the device of `GRADMARK_DEVICE`, its peak, and timing of whole steps.
+//! What the benches share: the device of `GRADMARK_DEVICE`, its peak, and timing of whole steps. No bench uses all of it.
+
+#![allow(dead_code)]
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -49,7 +51,12 @@ pub fn config(data: DataConfig, network: NetworkConfig) -> RunConfig {
 
 /// A workload of seed 1.
 pub fn workload(config: &RunConfig, device: &Device) -> Workload {
-    Workload::new(config, 1, &Sources::default().load(config, 1).expect("no files"), device)
+    workload_of_seed(config, 1, device)
+}
+
+/// A workload.
+pub fn workload_of_seed(config: &RunConfig, seed: u64, device: &Device) -> Workload {
+    Workload::new(config, seed, &Sources::default().load(config, seed).expect("no files"), device)
 }
 
 /// What a device does at its best; nothing is known of it in test mode.
@@ -86,8 +93,35 @@ fn is_test() -> bool {
     !is_given("--bench") || is_given("--test")
 }
 
-/// Times whole steps, the device synchronised before the first and after the last of a sample. Criterion's elements are the
-/// floating-point operations of the matrix products; their share of the peak is printed.
+/// What is done in an iteration.
+#[derive(Clone, Copy)]
+pub enum Work {
+    /// Floating-point operations of matrix products, which have a share of the peak.
+    Flops(f64),
+    /// Elements that are gone through, where there is no product.
+    Elements(usize),
+}
+
+/// Times `run`, which does as many iterations as it is told, the device synchronised before the first and after the last. Criterion's
+/// elements are those of the work.
+pub fn bench(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    peak: Peak,
+    name: &str,
+    work: Work,
+    device: &Device,
+    mut run: impl FnMut(u64),
+) {
+    bench_custom(group, peak, name, work, |count| {
+        device.sync().expect("the device works");
+        let start = Instant::now();
+        run(count);
+        device.sync().expect("the device works");
+        start.elapsed()
+    });
+}
+
+/// Times whole steps.
 pub fn bench_steps(
     group: &mut BenchmarkGroup<'_, WallTime>,
     peak: Peak,
@@ -100,26 +134,43 @@ pub fn bench_steps(
     let never = AtomicBool::new(false);
     // Steps are counted on from sample to sample, so that every 16th is every 16th even in samples of a few steps.
     let mut first = 0;
-    let mut step_times_s = Vec::new();
-    group.throughput(Throughput::Elements(workload.flops_per_step() as u64));
+    bench_custom(group, peak, name, Work::Flops(workload.flops_per_step()), |count| {
+        let steps = first..first + count as usize;
+        first = steps.end;
+        let measures = |step: usize| probe_every > 0 && step.is_multiple_of(probe_every);
+        let elapsed_ms = workload.time_steps(&mut batches, steps, measures, quantities, &never);
+        Duration::from_secs_f64(elapsed_ms.expect("the device works") / 1e3)
+    });
+}
+
+fn bench_custom(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    peak: Peak,
+    name: &str,
+    work: Work,
+    mut elapsed: impl FnMut(u64) -> Duration,
+) {
+    let mut times_s = Vec::new();
+    group.throughput(Throughput::Elements(match work {
+        Work::Flops(flops) => flops as u64,
+        Work::Elements(elements) => elements as u64,
+    }));
     group.bench_function(name, |bencher| {
-        bencher.iter_custom(|steps| {
-            let steps = first..first + steps as usize;
-            first = steps.end;
-            let measures = |step: usize| probe_every > 0 && step.is_multiple_of(probe_every);
-            let elapsed_ms = workload.time_steps(&mut batches, steps.clone(), measures, quantities, &never);
-            let elapsed_s = elapsed_ms.expect("the device works") / 1e3;
-            step_times_s.push(elapsed_s / steps.len() as f64);
-            Duration::from_secs_f64(elapsed_s)
+        bencher.iter_custom(|count| {
+            let elapsed = elapsed(count);
+            times_s.push(elapsed.as_secs_f64() / count as f64);
+            elapsed
         });
     });
-    print_share(peak, name, workload.flops_per_step(), &mut step_times_s);
+    if let Work::Flops(flops) = work {
+        print_share(peak, name, flops, &mut times_s);
+    }
 }
 
 /// By the median of the samples, those of the warm-up included. Nothing where a filter leaves the bench out.
-fn print_share(peak: Peak, name: &str, flops: f64, step_times_s: &mut [f64]) {
-    step_times_s.sort_by(f64::total_cmp);
-    if let (Some(peak), Some(median_s)) = (peak.flops_per_second, step_times_s.get(step_times_s.len() / 2)) {
+fn print_share(peak: Peak, name: &str, flops: f64, times_s: &mut [f64]) {
+    times_s.sort_by(f64::total_cmp);
+    if let (Some(peak), Some(median_s)) = (peak.flops_per_second, times_s.get(times_s.len() / 2)) {
         let flops_per_second = flops / median_s;
         eprintln!(
             "{name}: {:.1} GFLOP/s, {:.0} % of the peak",
