@@ -1,6 +1,6 @@
 //! Mini-batches that are cut on the device.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use rand::seq::SliceRandom;
 
 use super::{Batch, DeviceSplit, Targets, Task};
@@ -92,7 +92,7 @@ impl Batches {
         let range = place * count..(place + 1) * count;
         let batch = match &current {
             Epoch::Examples(examples) => examples.slice(range),
-            Epoch::Places(split, places) => split.reorder(places.clone().slice([range])).batch(),
+            Epoch::Places(split, places) => split.reorder(places.clone().slice(s![range])).batch(),
         };
         self.current = Some((epoch, current));
         batch

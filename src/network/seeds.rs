@@ -5,7 +5,7 @@
 //! of seeds, as in [`LayerOps`](crate::kernel::LayerOps).
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, s};
 
 use super::{BatchStatistics, Network};
 
@@ -72,7 +72,7 @@ pub trait Stacked: Sized {
 impl<const D: usize> Stacked for Tensor<D> {
     fn part(&self, seeds: usize, place: usize) -> Self {
         let rows = self.dims()[0] / seeds;
-        self.clone().slice([place * rows..(place + 1) * rows])
+        self.clone().slice(s![place * rows..(place + 1) * rows])
     }
 }
 

@@ -47,7 +47,7 @@ impl Norms {
             let of_seed = |seed: usize| on_host.iter().map(move |norms| norms[seed]);
             return Self::Host((0..seeds).map(|seed| of_all(of_seed(seed))).collect());
         }
-        of_all_on_device(on_device, seeds)
+        of_all_on_device(&on_device, seeds)
     }
 
     /// To be read as the two numbers of a [`Norm`] for each seed.
@@ -73,7 +73,7 @@ fn of_all(norms: impl Iterator<Item = Norm> + Clone) -> Norm {
 }
 
 /// The same for each seed, from `[seeds, 2]` for each vector.
-fn of_all_on_device(norms: Vec<Tensor<2>>, seeds: usize) -> Norms {
+fn of_all_on_device(norms: &[Tensor<2>], seeds: usize) -> Norms {
     let column = |place: usize| {
         let columns = norms.iter().map(|norms| norms.clone().slice([0..seeds, place..place + 1]));
         Tensor::<2>::cat(columns.collect(), 1)
@@ -115,7 +115,7 @@ mod tests {
                 let divisor = max_abs.clone().mask_fill(max_abs.clone().equal_elem(0.0), 1.0);
                 Tensor::cat(vec![max_abs, (x / divisor).square().sum_dim(1)], 1)
             });
-            for norms in [Norms::of(&vectors, 3), of_all_on_device(on_device.collect(), 3)] {
+            for norms in [Norms::of(&vectors, 3), of_all_on_device(&on_device.collect::<Vec<_>>(), 3)] {
                 for (found, expected) in read(norms).into_iter().zip([5.0, 0.0, 13.0]) {
                     let (found, expected) = (found.expect("finite"), expected * f64::from(size));
                     assert!((found - expected).abs() <= 1e-6 * expected, "{found:e}, expected {expected:e}");
