@@ -331,7 +331,7 @@ def write(path, rows):
 def check(gradmark, peers):
     """Compares the loss and the norm of every gradient at the start, and the numbers of parameters. Returns the exit code."""
     worst = 0.0
-    print(f"{'network':12}{'':20}{'parameters':>12}{'gradmark':>12}{'loss':>10}{'largest difference':>22}")
+    print(f"{'network':16}{'':20}{'parameters':>12}{'gradmark':>12}{'loss':>10}{'largest difference':>22}")
     for name, network in networks.checked_networks().items():
         run = gradmark.initial(network)
         rows = read(run / "gradients.csv")
@@ -344,7 +344,7 @@ def check(gradmark, peers):
             found = peer.ask("norms", name)
             difference = largest_difference(loss, norms, found)
             worst = max(worst, difference)
-            print(f"{name:12}{peer.name:20}{parameters:12}{count:12}{found['loss']:10.5f}{difference:22.1e}")
+            print(f"{name:16}{peer.name:20}{parameters:12}{count:12}{found['loss']:10.5f}{difference:22.1e}")
     print("PyTorch's recurrent layers have a second bias a gate, which is 0 here.")
     agree = worst <= CHECK_TOLERANCE
     print(f"{'All agree' if agree else 'Not all agree'} to {CHECK_TOLERANCE:g}.")

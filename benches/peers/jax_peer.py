@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
-"""The training step in JAX, as a child process of compare.py: forward, backward, norms and update are one jitted function."""
+"""The training step in JAX, as a child process of compare.py: forward, backward, norms and update are one jitted function.
+
+Layers are written out one by one, which is the faster form, but in deep residual networks: there they lie in one array each kind of
+parameter, `layers.weight` `[layers, inputs, units]` and so on, which `lax.scan` goes through. XLA makes a step of 100 residual layers that are written out
+many times as long, and takes minutes to compile it.
+"""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy
 
 import networks
 import peer
@@ -12,6 +18,8 @@ import peer
 ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "relu": jax.nn.relu}
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
+# Residual networks of more layers are scanned.
+MOST_WRITTEN_OUT = 20
 
 
 def main():
@@ -22,13 +30,19 @@ class Jitted(peer.Trained):
     """Parameters are a list in the order of their names: a dict would be sorted at every step."""
 
     def __init__(self, network, weights):
-        self.names = sorted(weights)
-        self.parameters = [jnp.array(weights[name]) for name in self.names]
+        stacks = stacked(network, weights)
+        self.names = sorted(stacks)
+        self.parts = [stacks[name] for name in self.names]
+        arrays = [numpy.stack([weights[part] for part in parts]) for parts in self.parts]
+        self.parameters = [jnp.array(array if is_stack(name) else array[0]) for name, array in zip(self.names, arrays)]
         self.inputs, self.aim = (jnp.array(array) for array in networks.examples(network))
-        norms = [name.removesuffix(".gamma") for name in self.names if name.endswith(".norm.gamma")]
-        self.running = {norm: (jnp.zeros(network["width"]), jnp.ones(network["width"])) for norm in norms}
+        shapes = dict(zip(self.names, (parameter.shape for parameter in self.parameters)))
+        gammas = [name for name in self.names if name.endswith(".norm.gamma")]
+        start = lambda name: (jnp.zeros(shapes[name]), jnp.ones(shapes[name]))
+        self.running = {name.removesuffix(".gamma"): start(name) for name in gammas}
         self.loss = functools.partial(loss, network, self.names)
-        self.steps = {norms: jitted_step(self.loss, norms) for norms in [False, True]}
+        self.norms_of = functools.partial(norms_of, self.names)
+        self.steps = {norms: jitted_step(self.loss, self.norms_of if norms else None) for norms in [False, True]}
 
     def parameter_count(self):
         return sum(parameter.size for parameter in self.parameters)
@@ -46,21 +60,41 @@ class Jitted(peer.Trained):
 
     def loss_and_norms(self):
         (value, _), gradients = jax.value_and_grad(self.loss, has_aux=True)(self.parameters, self.inputs, self.aim)
-        return {"loss": float(value), "norms": dict(zip(self.names, norms_of(gradients).tolist()))}
+        names = [part for parts in self.parts for part in parts]
+        return {"loss": float(value), "norms": dict(zip(names, self.norms_of(gradients).tolist()))}
 
 
-def jitted_step(loss, norms):
+def stacked(network, weights):
+    """gradmark's parameters in each of ours."""
+    if network["kind"] != "residual" or network["depth"] <= MOST_WRITTEN_OUT:
+        return {name: [name] for name in weights}
+    stacks = {}
+    for name in weights:
+        part, _, rest = name.split(".", 2) if name.startswith("hidden.") else (name, "", "")
+        stacks.setdefault(f"layers.{rest}" if part == "hidden" else name, []).append(name)
+    in_order = lambda name: int(name.split(".")[1])
+    return {name: sorted(parts, key=in_order) if is_stack(name) else parts for name, parts in stacks.items()}
+
+
+def is_stack(name):
+    return name.startswith("layers.")
+
+
+def jitted_step(loss, norms_of):
     def step(parameters, running, inputs, aim):
         (_, found), gradients = jax.value_and_grad(loss, has_aux=True)(parameters, inputs, aim)
         parameters = [p - networks.LEARNING_RATE * g for p, g in zip(parameters, gradients)]
         mix = lambda old, new: (1 - NORM_MOMENTUM) * old + NORM_MOMENTUM * new
-        return parameters, jax.tree.map(mix, running, found), norms_of(gradients) if norms else None
+        return parameters, jax.tree.map(mix, running, found), norms_of(gradients) if norms_of else None
 
     return jax.jit(step, donate_argnums=(0, 1))
 
 
-def norms_of(gradients):
-    return jnp.stack([jnp.sqrt(jnp.sum(gradient * gradient)) for gradient in gradients])
+def norms_of(names, gradients):
+    """Of every layer's by itself."""
+    axes = lambda name, gradient: tuple(range(int(is_stack(name)), gradient.ndim))
+    squares = [jnp.sum(gradient * gradient, axes(name, gradient)) for name, gradient in zip(names, gradients)]
+    return jnp.sqrt(jnp.concatenate([jnp.atleast_1d(square) for square in squares]))
 
 
 def loss(network, names, parameters, inputs, aim):
@@ -75,27 +109,58 @@ def loss(network, names, parameters, inputs, aim):
 
 
 def plain(network, p, found, x):
-    for index in range(network["depth"]):
-        z = x @ p[f"hidden.{index}.weight"] + p[f"hidden.{index}.bias"]
-        x = ACTIVATIONS[network["activation"]](normalized(f"hidden.{index}.norm", p, found, z))
-    return x
+    activation = ACTIVATIONS[network["activation"]]
+
+    def layer(x, p):
+        z, statistics = normalized(p, x @ p["weight"] + p["bias"])
+        return activation(z), statistics
+
+    return through(layer, network, p, found, x)
 
 
 def residual(network, p, found, x):
     activation = ACTIVATIONS[network["activation"]]
-    x = x @ p["stem.weight"] + p["stem.bias"]
-    for index in range(network["depth"]):
-        a = activation(normalized(f"hidden.{index}.norm", p, found, x))
-        x = x + (a @ p[f"hidden.{index}.weight"] + p[f"hidden.{index}.bias"])
-    return activation(normalized("end.norm", p, found, x)) if "end.norm.gamma" in p else x
+
+    def block(x, p):
+        z, statistics = normalized(p, x)
+        return x + (activation(z) @ p["weight"] + p["bias"]), statistics
+
+    x = through(block, network, p, found, x @ p["stem.weight"] + p["stem.bias"])
+    if "end.norm.gamma" in p:
+        z, statistics = normalized(below(p, "end."), x)
+        keep(found, "end.norm", statistics)
+        x = activation(z)
+    return x
 
 
-def normalized(name, p, found, x):
-    if f"{name}.gamma" not in p:
+def through(layer, network, p, found, x):
+    """Through all hidden layers."""
+    if "layers.weight" in p:
+        x, statistics = jax.lax.scan(layer, x, below(p, "layers."))
+        keep(found, "layers.norm", statistics)
         return x
+    for index in range(network["depth"]):
+        x, statistics = layer(x, below(p, f"hidden.{index}."))
+        keep(found, f"hidden.{index}.norm", statistics)
+    return x
+
+
+def below(p, prefix):
+    return {name.removeprefix(prefix): value for name, value in p.items() if name.startswith(prefix)}
+
+
+def keep(found, name, statistics):
+    if statistics is not None:
+        found[name] = statistics
+
+
+def normalized(p, x):
+    """With the statistics of the batch, if there is a norm."""
+    if "norm.gamma" not in p:
+        return x, None
     mean, variance = jnp.mean(x, axis=0), jnp.var(x, axis=0)
-    found[name] = (mean, variance * (len(x) / (len(x) - 1)))
-    return (x - mean) * (jax.lax.rsqrt(variance + NORM_EPSILON) * p[f"{name}.gamma"]) + p[f"{name}.beta"]
+    y = (x - mean) * (jax.lax.rsqrt(variance + NORM_EPSILON) * p["norm.gamma"]) + p["norm.beta"]
+    return y, (mean, variance * (len(x) / (len(x) - 1)))
 
 
 def recurrent(network, p, found, x):

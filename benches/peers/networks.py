@@ -54,6 +54,8 @@ def checked_networks():
     networks = {activation: plain(activation, 4, 32, **digits) for activation in INITIAL}
     networks["batch_norm"] = plain("relu", 4, 32, norm="batch", **digits)
     networks["residual"] = plain("relu", 4, 32, norm="batch", kind="residual", **digits)
+    # Deep enough for the form that JAX has of deep ones.
+    networks["residual_deep"] = plain("relu", 24, 32, norm="batch", kind="residual", **digits)
     for cell in ["rnn", "lstm", "gru"]:
         networks[cell] = recurrent(cell, 16, **digits | {"time_steps": ROWS, "inputs": PIXELS // ROWS})
     return networks
