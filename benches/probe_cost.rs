@@ -2,7 +2,7 @@
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use gradmark::config::{Activation, DataConfig, NetworkConfig, ProbeConfig, WeightInit};
 
 #[global_allocator]
@@ -10,11 +10,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn probe_cost(criterion: &mut Criterion) {
     let (device, adapter) = common::open_device();
+    let peak = common::measure_peak(&device);
     let network = NetworkConfig::plain(20, 128, Activation::Relu, WeightInit::He);
     let workload = common::workload(&common::config(DataConfig::default(), network), &device);
     let parameters = ProbeConfig { activations: false, ..ProbeConfig::default() };
     let mut group = criterion.benchmark_group(format!("probe_cost/{}", adapter.backend.name()));
-    group.throughput(Throughput::Elements(workload.batch_size() as u64));
     for (name, probe_every, quantities) in [
         ("off", 0, &parameters),
         ("parameters/every_16", 16, &parameters),
@@ -22,7 +22,7 @@ fn probe_cost(criterion: &mut Criterion) {
         ("parameters_and_activations/every_16", 16, &ProbeConfig::default()),
         ("parameters_and_activations/every_step", 1, &ProbeConfig::default()),
     ] {
-        group.bench_function(name, |bencher| common::bench_steps(bencher, &workload, probe_every, quantities));
+        common::bench_steps(&mut group, peak, name, &workload, probe_every, quantities);
     }
     group.finish();
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use gradmark::config::{
     Activation, Cell, DataConfig, DataSet, Implementation, NetworkConfig, NetworkKind, ProbeConfig, RunConfig,
     WeightInit,
@@ -34,6 +34,7 @@ fn config(cell: Cell, implementation: Implementation, time_steps: usize) -> RunC
 
 fn recurrent_step(criterion: &mut Criterion) {
     let (device, adapter) = common::open_device();
+    let peak = common::measure_peak(&device);
     let mut group = criterion.benchmark_group(format!("recurrent_step/{}", adapter.backend.name()));
     // A step may take tens of milliseconds.
     group.sample_size(30).sampling_mode(SamplingMode::Flat);
@@ -41,10 +42,8 @@ fn recurrent_step(criterion: &mut Criterion) {
         for (name, implementation) in [("own", Implementation::Own), ("stock", Implementation::Stock)] {
             for time_steps in [28, 100] {
                 let workload = common::workload(&config(cell, implementation, time_steps), &device);
-                group.throughput(Throughput::Elements(workload.batch_size() as u64));
-                group.bench_function(format!("{cell_name}/{name}/{time_steps}x{UNITS}"), |bencher| {
-                    common::bench_steps(bencher, &workload, 0, &ProbeConfig::default());
-                });
+                let name = format!("{cell_name}/{name}/{time_steps}x{UNITS}");
+                common::bench_steps(&mut group, peak, &name, &workload, 0, &ProbeConfig::default());
             }
         }
     }
