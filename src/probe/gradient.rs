@@ -67,31 +67,41 @@ impl ModuleVisitor for Visitor<'_> {
 /// The path of the parameter that a visitor is at: the fields and indices that lead to it. The variant of
 /// [`Network`](crate::network::Network) is not part of it.
 #[derive(Debug, Default)]
-pub struct Path(Vec<String>);
+pub struct Path {
+    text: String,
+    /// Where the text ended before each module was entered.
+    ends: Vec<usize>,
+}
 
 impl Path {
     /// Goes into a module.
     pub fn enter(&mut self, name: &str, container: &str) {
         if !container.starts_with("Enum:") {
-            self.0.push(name.to_owned());
+            self.ends.push(self.text.len());
+            if !self.text.is_empty() {
+                self.text.push('.');
+            }
+            self.text.push_str(name);
         }
     }
 
     /// Leaves a module.
     pub fn exit(&mut self, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.0.pop();
+        if !container.starts_with("Enum:")
+            && let Some(end) = self.ends.pop()
+        {
+            self.text.truncate(end);
         }
     }
 
     /// Whether the parameter is a matrix or kernel of weights, and not a bias, a normalization or a slope.
     pub fn is_weight(&self) -> bool {
-        self.0.last().is_some_and(|name| name == "weight")
+        self.text.rsplit('.').next() == Some("weight")
     }
 }
 
 impl std::fmt::Display for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.join("."))
+        f.write_str(&self.text)
     }
 }
