@@ -14,7 +14,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use experiment::{parse, run_all};
-use gradmark::config::RunConfig;
+use gradmark::config::{Kernels, RunConfig};
 use gradmark::data::{Batch, Sources};
 use gradmark::kernel::{self, Activated, Form, Recurrence, RecurrentParameters, WantedGradients};
 use gradmark::network::{Network as DeviceNetwork, Pass, Wanted};
@@ -195,6 +195,7 @@ impl Single {
             steps: STEPS,
             truncation: self.network.truncation,
             answers_every_step: self.network.answers_every_step,
+            kernels: Kernels::default(),
         }
     }
 

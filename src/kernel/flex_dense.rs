@@ -9,7 +9,7 @@ use burn::tensor::DType;
 
 use super::dense::{DenseForm, Elementwise, WantedOfDense};
 use super::elementwise::{Vectorized, activate, differentiate};
-use super::flex_layer::{contiguous, tensor};
+use super::flex_layer::{contiguous, owned, tensor};
 use super::matrix::{Panels, Rows, multiply, multiply_transposed, pack, pack_transposed};
 use super::{pool, team};
 use crate::config::Kernels;
@@ -185,7 +185,7 @@ fn backward<T: Vectorized>(
         return Err(gradient);
     }
     // In place where nobody else looks at the gradient.
-    let mut gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
+    let mut gradient = owned::<T>(gradient);
     let mut of_x = pool::take::<T>(if wanted.of_x { rows * inputs } else { 0 });
     let mut of_weight = pool::take::<T>(if wanted.of_weight { seeds * inputs * units } else { 0 });
     let mut of_bias = vec![T::default(); seeds * units];

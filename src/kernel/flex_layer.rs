@@ -31,6 +31,20 @@ pub(super) fn contiguous(x: &Primitive) -> Primitive {
     if x.is_contiguous() { x.clone() } else { x.to_contiguous() }
 }
 
+/// The same numbers row by row in a buffer that holds nothing else, to be written to. A view of a part of a tensor is contiguous too, but
+/// its buffer is that of the whole.
+pub(super) fn owned<T: Number>(x: Primitive) -> Primitive {
+    let is_whole = x.is_contiguous()
+        && x.layout().start_offset() == 0
+        && x.bytes().len() == x.shape().num_elements() * size_of::<T>();
+    if is_whole {
+        return x;
+    }
+    let x = x.to_contiguous();
+    let numbers = x.as_slice::<T>().map(<[T]>::to_vec);
+    numbers.map_or_else(|| x.clone(), |numbers| Primitive::from_data(TensorData::new(numbers, x.shape())))
+}
+
 /// A tensor of numbers that stand row by row.
 pub(super) fn tensor<T: Number, const D: usize>(values: Vec<T>, shape: [usize; D]) -> Primitive {
     Primitive::from_data(TensorData::new(values, shape))
@@ -52,7 +66,7 @@ pub fn activated(z: Primitive, function: Activated, kernels: Kernels) -> Result<
 }
 
 fn apply<T: Vectorized>(z: Primitive, function: Activated) -> Primitive {
-    let mut z = if z.is_contiguous() { z } else { z.to_contiguous() };
+    let mut z = owned::<T>(z);
     let work = |_, numbers: &mut [T]| T::apply(function.into(), T::default(), numbers);
     in_pieces(z.storage_mut::<T>(), PIECE, work);
     z
@@ -74,9 +88,9 @@ pub fn activated_backward(
 }
 
 fn derive<T: Vectorized>(y: &Primitive, gradient: Primitive, function: Activated) -> Primitive {
-    let y = contiguous(y);
+    let y = owned::<T>(y.clone());
     let y: &[T] = y.storage();
-    let mut gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
+    let mut gradient = owned::<T>(gradient);
     in_pieces(gradient.storage_mut::<T>(), PIECE, |piece, gradients| {
         T::derive(function.into(), T::default(), &y[piece * PIECE..][..gradients.len()], gradients);
     });
@@ -138,8 +152,8 @@ pub fn moments(x: &Primitive, axes: &[usize], form: NormForm) -> Option<(Primiti
     let shape = Shape::of(x, axes, form)?;
     let x = contiguous(x);
     match x.dtype() {
-        DType::F32 => Some(column_moments::<f32>(x.storage(), &shape)),
-        DType::F64 => Some(column_moments::<f64>(x.storage(), &shape)),
+        DType::F32 => Some(column_moments::<f32>(x.as_slice()?, &shape)),
+        DType::F64 => Some(column_moments::<f64>(x.as_slice()?, &shape)),
         _ => None,
     }
 }
@@ -225,7 +239,7 @@ fn input_gradients<T: Columns>(
         return Err(gradient);
     };
     let Shape { seeds, rows, units } = *shape;
-    let mut gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
+    let mut gradient = owned::<T>(gradient);
     let inverse: Vec<T> = deviation.iter().map(|deviation| T::from_f64(1.0) / *deviation).collect();
     // The gradients with respect to gamma and beta, of every piece.
     let mut parts = vec![T::default(); seeds * shape.pieces() * 2 * units];

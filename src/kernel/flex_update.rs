@@ -9,6 +9,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 use multiversion::multiversion;
 
+use super::flex_layer::owned;
 use super::update::{Measured, Moments, Rule, Update};
 use super::{Norm, Reading};
 use super::{pool, team};
@@ -105,11 +106,9 @@ pub fn updated<const D: usize>(
     let Ok(mut value) = value.try_into_primitive::<Flex>() else {
         unreachable!("it lies in the memory of this machine")
     };
-    let gradient = if gradient.is_contiguous() { gradient } else { gradient.to_contiguous() };
+    let gradient = owned::<f32>(gradient);
     let elements: &[f32] = gradient.storage();
-    if !value.is_contiguous() {
-        value = value.to_contiguous();
-    }
+    value = owned::<f32>(value);
     let weights: &mut [f32] = value.storage_mut();
     let numbers = begin(moments, update, weights.len());
     let seeds = update.factors.len();

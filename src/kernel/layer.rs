@@ -482,6 +482,34 @@ mod tests {
         }
     }
 
+    /// Rows 9 to 21 of a tensor, which share its buffer.
+    fn view(seed: usize) -> Tensor<2> {
+        Tensor::<2>::from_data(primitive(seed, 40, 6).into_data(), &Device::flex()).slice([9..22])
+    }
+
+    #[test]
+    fn parts_of_tensors_are_read_and_nothing_beside_them() {
+        let whole = |tensor: Tensor<2>| Tensor::<2>::from_data(tensor.into_data(), &Device::flex());
+        let vector = |seed| Tensor::<1>::from_data(as_vector(&primitive(seed, 1, 6)).into_data(), &Device::flex());
+        let of = |x: Tensor<2>| normalize(x, vector(1), vector(2), 1e-3, vec![0], form(1));
+        let (part, copy) = (of(view(3)), of(whole(view(3))));
+        assert_equal(part.output, copy.output);
+        assert_equal(part.mean, copy.mean);
+        assert_equal(part.variance, copy.variance);
+        let act = |x: Tensor<2>| activated(x, Activated::Tanh, Kernels::Fused);
+        assert_equal(act(view(3)), act(whole(view(3))));
+        let weight = || Tensor::<2>::from_data(primitive(4, 40, 7).into_data(), &Device::flex()).slice([5..11]);
+        let product = |x: Tensor<2>, weight: Tensor<2>| affine(x, weight, None, 1, Kernels::Fused);
+        assert_equal(product(view(3), weight()), product(whole(view(3)), whole(weight())));
+        // The gradient that comes back is a part too, and so is what was kept.
+        let flex = |tensor: Tensor<2>| tensor.try_into_primitive::<Flex>().expect("of flex");
+        let back = |y: Tensor<2>, gradient: Tensor<2>| {
+            let found = Flex::activated_backward(flex(y), flex(gradient), Activated::Sigmoid, Kernels::Fused);
+            Tensor::<2>::from_data(found.into_data(), &Device::flex())
+        };
+        assert_equal(back(view(5), view(6)), back(whole(view(5)), whole(view(6))));
+    }
+
     fn form(seeds: usize) -> NormForm {
         NormForm { function: None, seeds, kernels: Kernels::Fused }
     }
