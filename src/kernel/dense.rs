@@ -421,7 +421,8 @@ impl<B: DenseOps, C: CheckpointStrategy> DenseOps for Autodiff<B, C> {
             node(&slope, call.has_slope),
         ];
         let prepared = Dense.prepare::<C>(nodes).compute_bound().stateful();
-        let [x, weight, bias, slope, offset] = [x, weight, bias, slope, offset].map(|tensor| tensor.into_primitive());
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let (bias, slope, offset) = (bias.into_primitive(), slope.into_primitive(), offset.into_primitive());
         let (y, kept) = B::dense(x.clone(), weight.clone(), bias, slope.clone(), offset, call);
         match prepared {
             OpsKind::Tracked(prepared) => {

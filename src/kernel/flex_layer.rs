@@ -279,7 +279,7 @@ fn input_gradients<T: Columns>(
 trait Columns: Vectorized {
     /// The mean of each column and the sum of squared distances from it.
     fn moments(rows: &[Self], mean: &mut [Self], squares: &mut [Self]);
-    /// Takes the moments of `count` more rows into those of so many before (Chan, Golub and LeVeque 1979).
+    /// Takes the moments of `count` more rows into those of so many before (Chan, Golub and `LeVeque` 1979).
     fn merge(part: &[Self], mean: &mut [Self], squares: &mut [Self], rows: (usize, usize));
     /// (x - mean) factor + beta
     fn scale_rows(rows: &[Self], columns: [&[Self]; 3], output: &mut [Self]);

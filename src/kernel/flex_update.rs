@@ -142,6 +142,7 @@ pub fn updated<const D: usize>(
 }
 
 /// The next numbers of a buffer, or none of an empty one.
+#[allow(clippy::mut_mut)] // It moves on in the buffer.
 fn take<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
     let now = if rest.is_empty() { 0 } else { count };
     let (now, later) = std::mem::take(rest).split_at_mut(now);
@@ -177,7 +178,7 @@ fn begin(moments: &mut Moments, update: &Update<'_>, count: usize) -> Numbers {
 }
 
 fn measured(sums: &[Sums], pieces: usize) -> Measured {
-    let of_seed = |sums: &[Sums]| sums.iter().fold(Sums::default(), |total, part| total.merge(part));
+    let of_seed = |sums: &[Sums]| sums.iter().fold(Sums::default(), Sums::merge);
     let totals: Vec<Sums> = sums.chunks(pieces.max(1)).map(of_seed).collect();
     Measured {
         gradient: Reading::Host(totals.iter().flat_map(Sums::of_gradient).collect()),

@@ -52,6 +52,7 @@ pub struct NormForm {
     Cube: cfg(any(feature = "wgpu", feature = "cuda")),
     Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
+#[allow(clippy::too_many_arguments)] // The macro takes tensors one by one.
 pub trait LayerOps: Backend {
     /// `phi(z)`
     #[fusion(default)]
@@ -431,7 +432,7 @@ pub fn normalize<const D: usize>(
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use burn::backend::Flex;
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::{Device, TensorData, s};
 
     use super::super::affine;
     use super::*;
@@ -484,7 +485,7 @@ mod tests {
 
     /// Rows 9 to 21 of a tensor, which share its buffer.
     fn view(seed: usize) -> Tensor<2> {
-        Tensor::<2>::from_data(primitive(seed, 40, 6).into_data(), &Device::flex()).slice([9..22])
+        Tensor::<2>::from_data(primitive(seed, 40, 6).into_data(), &Device::flex()).slice(s![9..22, ..])
     }
 
     #[test]
@@ -498,7 +499,7 @@ mod tests {
         assert_equal(part.variance, copy.variance);
         let act = |x: Tensor<2>| activated(x, Activated::Tanh, Kernels::Fused);
         assert_equal(act(view(3)), act(whole(view(3))));
-        let weight = || Tensor::<2>::from_data(primitive(4, 40, 7).into_data(), &Device::flex()).slice([5..11]);
+        let weight = || Tensor::<2>::from_data(primitive(4, 40, 7).into_data(), &Device::flex()).slice(s![5..11, ..]);
         let product = |x: Tensor<2>, weight: Tensor<2>| affine(x, weight, None, 1, Kernels::Fused);
         assert_equal(product(view(3), weight()), product(whole(view(3)), whole(weight())));
         // The gradient that comes back is a part too, and so is what was kept.

@@ -128,7 +128,7 @@ impl<T: Real> Panels<T> {
     pub fn new(rows: usize, columns: usize) -> Self {
         let width = panel_width::<T>();
         let mut elements = pool::take::<T>(columns.div_ceil(width) * width * rows);
-        if columns % width > 0 {
+        if !columns.is_multiple_of(width) {
             // Columns that are not there are zeros.
             let last = elements.len() - rows * width;
             elements[last..].fill(T::default());
@@ -400,7 +400,7 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
     let (rows, outputs) = (gradient.count(), gradient.columns);
     let panel_width = SIDE_BY_SIDE * size_of::<T::Vector<S>>() / size_of::<T>();
     let mut panel = vec![T::default(); BLOCK.min(rows) * panel_width];
-    let mut tail = vec![[T::default(); ROWS]; if inputs.len() % ROWS > 0 { BLOCK.min(rows) } else { 0 }];
+    let mut tail = vec![[T::default(); ROWS]; if inputs.len().is_multiple_of(ROWS) { 0 } else { BLOCK.min(rows) }];
     for start in (0..rows).step_by(BLOCK) {
         let end = rows.min(start + BLOCK);
         for first in (0..outputs).step_by(panel_width) {

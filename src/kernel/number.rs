@@ -80,7 +80,7 @@ impl Number for f32 {
 }
 
 impl Number for f64 {
-    const TINY: (Self, Self) = (1e-270, 1.0715086071862673e301); // 2^1000
+    const TINY: (Self, Self) = (1e-270, 1.071_508_607_186_267_3e301); // 2^1000
 
     #[inline(always)]
     fn from_f64(x: f64) -> Self {

@@ -58,16 +58,13 @@ pub trait Layer<const D: usize> {
         match self.shaping().norm_place {
             NormPlace::BeforeActivation => {
                 let function = elementwise(self.shaping().function).and_then(Elementwise::activated);
-                match (self.norm(), function) {
-                    (Some(norm), Some(function)) => {
-                        let a = norm.forward_activated(z, Some(function), pass);
-                        pass.activation(&a);
-                        a
-                    }
-                    _ => {
-                        let z = self.normalize(z, pass);
-                        self.activate(z, pass)
-                    }
+                if let (Some(norm), Some(function)) = (self.norm(), function) {
+                    let a = norm.forward_activated(z, Some(function), pass);
+                    pass.activation(&a);
+                    a
+                } else {
+                    let z = self.normalize(z, pass);
+                    self.activate(z, pass)
                 }
             }
             NormPlace::AfterActivation => {
