@@ -136,7 +136,7 @@ fn forward_block<T: Vectorized>(block: Forward<'_, T>) {
     let is_small = x.elements.len() * units < SMALL;
     let mut panels = Panels::new(inputs, units);
     for_each(is_small, panels.parts().collect(), |(columns, panel)| pack(weight, &columns, panel));
-    let size = if is_small { y.len() } else { ROWS * units };
+    let size = rows_each(x.elements.len() / inputs, is_small) * units;
     let mut kept = kept.chunks_mut(size);
     let pieces = y.chunks_mut(size).zip(x.elements.chunks(size / units * inputs));
     let pieces = pieces.map(|(y, x)| (y, x, kept.next())).collect();
@@ -144,6 +144,12 @@ fn forward_block<T: Vectorized>(block: Forward<'_, T>) {
         multiply(matrix(x, inputs), &panels, y);
         activate(function, bias, y, units, kept);
     });
+}
+
+/// Rows of a product that a thread takes at a time: as many as are its share, so that it goes through the panels once. Every row is
+/// computed by itself, so that their number decides nothing.
+fn rows_each(rows: usize, is_small: bool) -> usize {
+    if is_small { rows } else { rows.div_ceil(team::threads()).next_multiple_of(8) }
 }
 
 /// On this thread alone where that is faster.
@@ -292,7 +298,7 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
         let first = number * share;
         Second::OfWeight { inputs: first..first + out.len() / units, out }
     });
-    let size = if is_small { gradient.len() / units } else { ROWS };
+    let size = rows_each(gradient.len() / units, is_small);
     let of_x = gradient.chunks(size * units).zip(of_x.chunks_mut(size * inputs));
     let of_x = of_x.map(|(gradient, out)| Second::OfX { gradient, out });
     for_each(is_small, shared(of_weight.collect(), of_x.collect()), |work| match work {

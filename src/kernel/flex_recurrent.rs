@@ -31,7 +31,7 @@ fn elements(x: &Primitive) -> Option<&[f32]> {
 
 /// What stands for a tensor that a cell does not have.
 fn nothing() -> Primitive {
-    tensor(vec![0.0], [1, 1])
+    tensor(vec![0.0_f32], [1, 1])
 }
 
 /// So many zeros.

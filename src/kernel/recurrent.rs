@@ -698,6 +698,7 @@ mod tests {
             let x = primitive(2, STEPS * BATCH, INPUTS, 1.5);
             let weights = weights(INPUTS, form.recurrence);
             let fused = flex_recurrent::recurrent(&x, &weights, form).expect("f32");
+            let left = fused.clone();
             let stock = stock_recurrent::<Flex>(x.clone(), weights.clone(), form);
             assert_close(&fused.hidden, &stock.hidden, &what);
             if form.recurrence.kept() > 0 {
@@ -708,6 +709,8 @@ mod tests {
             }
             let answers = if form.answers_every_step { STEPS * BATCH } else { BATCH };
             let gradient = primitive(11, answers, UNITS, 1.0);
+            let back = flex_recurrent::recurrent_backward(&gradient, &weights.recurrent, left, form, false);
+            assert!(back.is_ok(), "{what}: the backward pass takes what the forward pass leaves");
             let fused = flex_recurrent::recurrent_backward(&gradient, &weights.recurrent, stock.clone(), form, true);
             let fused = fused.expect("f32");
             let found = stock_recurrent_backward::<Flex>(&gradient, weights.recurrent, &stock, form, true);
