@@ -36,7 +36,7 @@ mod summary;
 mod team;
 mod update;
 
-pub use cross_entropy::{CostForm, CostOps, softmax_cross_entropy};
+pub use cross_entropy::{CostForm, CostOps, has_fused_cost, softmax_cross_entropy};
 pub use dense::{DenseCall, DenseForm, DenseOps, DenseParameters, Elementwise, WantedOfDense, affine, dense};
 pub use layer::{Activated, LayerOps, NormForm, Normalized, activated, normalize};
 pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
