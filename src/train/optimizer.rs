@@ -12,7 +12,7 @@ use crate::config::{self, Kernels, TrainingConfig};
 use crate::kernel::{self, Measured, Moments, Reading, Rule, Update};
 use crate::probe::{Path, follow_path, gradient};
 
-/// An optimizer, with what it remembers of each parameter. Weight decay is not its affair: [`super::regularize`] decays weights
+/// An optimizer, with what it remembers of each parameter. Weight decay is not its affair: `regularize` decays weights
 /// alone, and Burn's `AdamW` would decay biases too.
 #[derive(Clone)]
 pub struct Optimizer {
