@@ -146,11 +146,6 @@ impl<B: CostOps, C: CheckpointStrategy> CostOps for Autodiff<B, C> {
     }
 }
 
-/// Whether a backend has a fused form of the costs of these outputs.
-pub fn has_fused_cost(outputs: &Tensor<2>) -> bool {
-    super::is_updated_in_one_pass(outputs)
-}
-
 /// The mean over the rows of each seed of `-sum t ln softmax(o)`. The targets are constants.
 ///
 /// # Shapes

@@ -252,11 +252,6 @@ fn is_above<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_sign(above::<B>(x))
 }
 
-/// 1 above 0 and elsewhere another number.
-fn steps<B: Backend>(x: FloatTensor<B>, elsewhere: f64) -> FloatTensor<B> {
-    B::float_add_scalar(B::float_mul_scalar(is_above::<B>(x), (1.0 - elsewhere).into()), elsewhere.into())
-}
-
 /// The gradient with respect to z.
 fn stock_derivative<B: Backend>(
     kept: FloatTensor<B>,
@@ -274,7 +269,8 @@ fn stock_derivative<B: Backend>(
         }
         // The same at 0 as above it.
         Elementwise::LeakyRelu { slope } => {
-            B::float_neg(B::float_add_scalar(steps::<B>(B::float_neg(kept), slope), (-1.0 - slope).into()))
+            let below = is_above::<B>(B::float_neg(kept));
+            minus_from_one::<B>(B::float_mul_scalar(below, (1.0 - slope).into()))
         }
         Elementwise::Prelu => match slope {
             Some(slope) => {

@@ -28,8 +28,9 @@ fn with_elements<const D: usize, R>(tensor: &Tensor<D>, reader: impl FnOnce(&[f3
     }
 }
 
-#[derive(Clone, Copy, Default)]
-struct Sums {
+/// What is summed up of a piece of a tensor.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sums {
     max_abs: f32,
     square_sum: f64,
     zeros: u64,
@@ -37,13 +38,25 @@ struct Sums {
 }
 
 impl Sums {
-    fn merge(self, other: Self) -> Self {
+    /// Those of two pieces together.
+    pub(super) fn merge(self, other: Self) -> Self {
         Self {
             max_abs: self.max_abs.max(other.max_abs),
             square_sum: self.square_sum + other.square_sum,
             zeros: self.zeros + other.zeros,
             nonfinite: self.nonfinite + other.nonfinite,
         }
+    }
+
+    /// To be read as a [`Norm`].
+    pub(super) fn norm(&self) -> [f64; 2] {
+        Norm::from_square_sum(self.max_abs, self.square_sum)
+    }
+
+    /// To be read as a [`GradientSummary`](super::GradientSummary).
+    pub(super) fn gradient_summary(&self) -> [f64; 6] {
+        let [max_abs, relative] = self.norm();
+        [max_abs, relative, 0.0, self.zeros as f64, 0.0, self.nonfinite as f64]
     }
 }
 
@@ -64,8 +77,9 @@ fn in_chunks<S: Copy + Send>(
     sums.reduce(merge).unwrap_or_else(|| sum(0..0))
 }
 
+/// The sums over all elements; that of the squares is not finite where one of them is not.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn fast_sums(elements: &[f32]) -> Sums {
+pub(super) fn fast_sums(elements: &[f32]) -> Sums {
     let mut max_abs = [0.0_f32; LANES];
     let mut square_sum = [0.0_f64; LANES];
     let mut zeros = [0_u32; LANES];
@@ -92,7 +106,7 @@ fn fast_sums(elements: &[f32]) -> Sums {
 }
 
 /// The sums over the finite elements, and the number of the others.
-fn finite_sums(elements: &[f32]) -> Sums {
+pub(super) fn finite_sums(elements: &[f32]) -> Sums {
     let sums = fast_sums(elements);
     // Squares of finite f32 cannot overflow an f64, so that the sum tells whether all are finite.
     if sums.square_sum.is_finite() {
@@ -174,8 +188,7 @@ fn activation_sums(elements: &[f32], flat: FlatParts, largest: &mut [f32]) -> (f
 pub fn gradient_summary(gradient: &Tensor<1>) -> Option<Vec<f64>> {
     with_elements(gradient, |elements| {
         let sums = in_chunks(elements.len(), |range| finite_sums(&elements[range]), Sums::merge);
-        let [max_abs, relative] = Norm::from_square_sum(sums.max_abs, sums.square_sum);
-        vec![max_abs, relative, 0.0, sums.zeros as f64, 0.0, sums.nonfinite as f64]
+        sums.gradient_summary().to_vec()
     })
 }
 
@@ -184,7 +197,7 @@ pub fn block_norms(x: &Tensor<2>, blocks: usize) -> Option<Vec<f64>> {
         let norm = |block: &[f32]| {
             let sums = finite_sums(block);
             let not_finite = if sums.nonfinite > 0 { f64::NAN } else { 0.0 };
-            let [max_abs, relative] = Norm::from_square_sum(sums.max_abs, sums.square_sum);
+            let [max_abs, relative] = sums.norm();
             [max_abs, relative + not_finite]
         };
         elements.chunks_exact(elements.len() / blocks).flat_map(norm).collect()
@@ -215,7 +228,7 @@ pub fn delta_summary(delta: &Tensor<2>) -> Option<Vec<f64>> {
             sums = sums.merge(finite_sums(rows));
         }
         let not_finite = if sums.nonfinite > 0 { f64::NAN } else { 0.0 };
-        let [max_abs, relative] = Norm::from_square_sum(sums.max_abs, sums.square_sum);
+        let [max_abs, relative] = sums.norm();
         let largest = batch_sum.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
         let divisor = if largest > 0.0 { largest } else { 1.0 };
         let batch_relative: f64 = batch_sum.iter().map(|x| (x / divisor).powi(2)).sum();

@@ -9,16 +9,14 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 use multiversion::multiversion;
 
+use super::Reading;
+use super::flex::{Sums, fast_sums, finite_sums};
 use super::flex_layer::owned;
 use super::update::{Measured, Moments, Rule, Update};
-use super::{Norm, Reading};
 use super::{pool, team};
 
 /// Numbers that are taken at a time.
 const PIECE: usize = 8192;
-
-/// Sums that run side by side: a vector register of f32 and two of f64.
-const LANES: usize = 16;
 
 /// Whether a tensor lies in the memory of this machine, as f32.
 pub fn is_ours<const D: usize>(value: &Tensor<D>) -> bool {
@@ -26,36 +24,21 @@ pub fn is_ours<const D: usize>(value: &Tensor<D>) -> bool {
     value.dtype() == DType::F32 && value.try_into_primitive::<Flex>().is_ok()
 }
 
-/// The norms, as largest element and sum of squares, and what is counted.
+/// What is summed up of a gradient, of the parameter before the update, and of its change.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    gradient: (f32, f64),
-    weight: (f32, f64),
-    change: (f32, f64),
-    zeros: u64,
-    nonfinite: u64,
+struct UpdateSums {
+    gradient: Sums,
+    weight: Sums,
+    change: Sums,
 }
 
-impl Sums {
+impl UpdateSums {
     fn merge(self, other: &Self) -> Self {
-        let merge = |a: (f32, f64), b: (f32, f64)| (a.0.max(b.0), a.1 + b.1);
         Self {
-            gradient: merge(self.gradient, other.gradient),
-            weight: merge(self.weight, other.weight),
-            change: merge(self.change, other.change),
-            zeros: self.zeros + other.zeros,
-            nonfinite: self.nonfinite + other.nonfinite,
+            gradient: self.gradient.merge(other.gradient),
+            weight: self.weight.merge(other.weight),
+            change: self.change.merge(other.change),
         }
-    }
-
-    fn of_gradient(&self) -> [f64; 6] {
-        let [max_abs, relative] = Norm::from_square_sum(self.gradient.0, self.gradient.1);
-        [max_abs, relative, 0.0, self.zeros as f64, 0.0, self.nonfinite as f64]
-    }
-
-    fn of_update(&self) -> [f64; 4] {
-        let [weight, update] = [self.weight, self.change].map(|(max_abs, sum)| Norm::from_square_sum(max_abs, sum));
-        [weight[0], weight[1], update[0], update[1]]
     }
 }
 
@@ -65,7 +48,7 @@ struct Piece<'a> {
     gradient: &'a [f32],
     first: &'a mut [f32],
     second: &'a mut [f32],
-    sums: &'a mut Sums,
+    sums: &'a mut UpdateSums,
     factor: f32,
 }
 
@@ -114,7 +97,7 @@ pub fn updated<const D: usize>(
     let seeds = update.factors.len();
     let length = weights.len() / seeds;
     let pieces = length.div_ceil(PIECE);
-    let mut sums = vec![Sums::default(); seeds * pieces];
+    let mut sums = vec![UpdateSums::default(); seeds * pieces];
 
     let mut of_piece = sums.iter_mut();
     let (mut first, mut second) = (&mut moments.first[..], &mut moments.second[..]);
@@ -177,12 +160,13 @@ fn begin(moments: &mut Moments, update: &Update<'_>, count: usize) -> Numbers {
     }
 }
 
-fn measured(sums: &[Sums], pieces: usize) -> Measured {
-    let of_seed = |sums: &[Sums]| sums.iter().fold(Sums::default(), Sums::merge);
-    let totals: Vec<Sums> = sums.chunks(pieces.max(1)).map(of_seed).collect();
+fn measured(sums: &[UpdateSums], pieces: usize) -> Measured {
+    let of_seed = |sums: &[UpdateSums]| sums.iter().fold(UpdateSums::default(), UpdateSums::merge);
+    let totals: Vec<UpdateSums> = sums.chunks(pieces.max(1)).map(of_seed).collect();
+    let norms = |total: &UpdateSums| [total.weight.norm(), total.change.norm()].concat();
     Measured {
-        gradient: Reading::Host(totals.iter().flat_map(Sums::of_gradient).collect()),
-        update: Reading::Host(totals.iter().flat_map(Sums::of_update).collect()),
+        gradient: Reading::Host(totals.iter().flat_map(|total| total.gradient.gradient_summary()).collect()),
+        update: Reading::Host(totals.iter().flat_map(norms).collect()),
     }
 }
 
@@ -202,22 +186,10 @@ fn change(piece: Piece<'_>, numbers: Numbers, is_measured: bool) {
         before.copy_from_slice(weights);
         let moments = (first.next().unwrap_or_default(), second.next().unwrap_or_default());
         apply(numbers, weights, gradient, moments, factor);
-        let weight = norm(before);
+        let weight = fast_sums(before);
         subtract_from(weights, before);
-        let found = Sums { weight, change: norm(before), ..of_gradient(gradient) };
-        *sums = sums.merge(&found);
+        *sums = sums.merge(&UpdateSums { gradient: finite_sums(gradient), weight, change: fast_sums(before) });
     }
-}
-
-/// The norm of a gradient over its finite elements, and what is counted.
-fn of_gradient(gradient: &[f32]) -> Sums {
-    let whole = Sums { gradient: norm(gradient), zeros: zeros(gradient), ..Sums::default() };
-    // Squares of finite f32 cannot overflow an f64, so that the sum tells whether all are finite.
-    if whole.gradient.1.is_finite() {
-        return whole;
-    }
-    let finite: Vec<f32> = gradient.iter().copied().filter(|x| x.is_finite()).collect();
-    Sums { gradient: norm(&finite), nonfinite: (gradient.len() - finite.len()) as u64, ..whole }
 }
 
 fn apply(
@@ -265,32 +237,6 @@ fn adapt(
         *square = beta_2 * *square + (1.0 - beta_2) * gradient * gradient;
         *weight -= rate * (*mean * unbiased_1) / ((*square * unbiased_2).sqrt() + epsilon);
     }
-}
-
-/// The largest absolute number and the sum of squares.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn norm(numbers: &[f32]) -> (f32, f64) {
-    let mut largest = [0.0_f32; LANES];
-    let mut squares = [0.0_f64; LANES];
-    let (chunks, rest) = numbers.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            let magnitude = chunk[lane].abs();
-            largest[lane] = if magnitude > largest[lane] { magnitude } else { largest[lane] };
-            squares[lane] += f64::from(magnitude) * f64::from(magnitude);
-        }
-    }
-    for (lane, x) in rest.iter().enumerate() {
-        largest[lane] = largest[lane].max(x.abs());
-        squares[lane] += f64::from(*x) * f64::from(*x);
-    }
-    (largest.into_iter().fold(0.0, f32::max), squares.iter().sum())
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn zeros(numbers: &[f32]) -> u64 {
-    let count: u32 = numbers.iter().map(|x| u32::from(*x == 0.0)).sum();
-    u64::from(count)
 }
 
 /// x - numbers, in their place.

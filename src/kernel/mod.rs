@@ -36,7 +36,7 @@ mod summary;
 mod team;
 mod update;
 
-pub use cross_entropy::{CostForm, CostOps, has_fused_cost, softmax_cross_entropy};
+pub use cross_entropy::{CostForm, CostOps, softmax_cross_entropy};
 pub use dense::{DenseCall, DenseForm, DenseOps, DenseParameters, Elementwise, WantedOfDense, affine, dense};
 pub use layer::{Activated, LayerOps, NormForm, Normalized, activated, normalize};
 pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
@@ -45,4 +45,4 @@ pub use summary::{
     activation_summaries, block_norms, delta_summaries, gate_summary, global_norm, gradient_summaries,
     norms_from_reading, stock_global_norm, update_summaries, values_of,
 };
-pub use update::{Measured, Moments, Rule, Update, is_updated_in_one_pass, updated};
+pub use update::{Measured, Moments, Rule, Update, has_fused_forms, updated};

@@ -63,8 +63,8 @@ pub struct Measured {
     pub update: Reading,
 }
 
-/// Whether a tensor lies where updates are one pass.
-pub fn is_updated_in_one_pass<const D: usize>(value: &Tensor<D>) -> bool {
+/// Whether a tensor lies where operations have fused forms: in the memory of this machine, as f32.
+pub fn has_fused_forms<const D: usize>(value: &Tensor<D>) -> bool {
     #[cfg(feature = "flex")]
     return flex_update::is_ours(value);
     #[cfg(not(feature = "flex"))]
@@ -74,7 +74,7 @@ pub fn is_updated_in_one_pass<const D: usize>(value: &Tensor<D>) -> bool {
     }
 }
 
-/// The parameter after an update, outside the graph, and what was measured; `Err` gives it back where [`is_updated_in_one_pass`] is
+/// The parameter after an update, outside the graph, and what was measured; `Err` gives it back where [`has_fused_forms`] is
 /// false. It changes in place if nobody else holds it.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ pub fn mean_losses(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, seeds: us
     let rows = (outputs.dims()[0] / seeds) as f64;
     let sum = |costs| sums(costs, seeds);
     match loss {
-        Loss::SoftmaxCrossEntropy if kernels == Kernels::Fused && kernel::has_fused_cost(&outputs) => {
+        Loss::SoftmaxCrossEntropy if kernels == Kernels::Fused && kernel::has_fused_forms(&outputs) => {
             kernel::softmax_cross_entropy(outputs, targets, CostForm { seeds, kernels })
         }
         // Elsewhere Burn's operations, which its fusion takes together.

@@ -19,6 +19,8 @@ pub struct Optimizer {
     burns: ModuleOptimizer,
     /// What one pass does, for the optimizers that have one.
     rule: Option<Rule>,
+    /// Whether the parameters lie where it is one pass: known from the first update on.
+    lies_on_the_cpu: Option<bool>,
     /// Of the parameters that are updated in one pass.
     moments: HashMap<ParamId, Moments>,
 }
@@ -36,12 +38,12 @@ impl Optimizer {
     /// A new optimizer.
     pub fn new(training: &TrainingConfig, kernels: Kernels) -> Self {
         let rule = rule(training).filter(|_| kernels == Kernels::Fused);
-        Self { burns: burns(training), rule, moments: HashMap::new() }
+        Self { burns: burns(training), rule, lies_on_the_cpu: None, moments: HashMap::new() }
     }
 
     /// Whether it updates the parameters of a module in one pass.
-    pub fn has_one_pass<M: Module>(&self, module: &M) -> bool {
-        self.rule.is_some() && lies_on_the_cpu(module)
+    pub fn has_one_pass<M: Module>(&mut self, module: &M) -> bool {
+        self.rule.is_some() && *self.lies_on_the_cpu.get_or_insert_with(|| lies_on_the_cpu(module))
     }
 
     /// The module after an update.
@@ -118,7 +120,7 @@ fn lies_on_the_cpu<M: Module>(module: &M) -> bool {
     impl ModuleVisitor for First {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if self.0.is_none() {
-                self.0 = Some(kernel::is_updated_in_one_pass(&param.val()));
+                self.0 = Some(kernel::has_fused_forms(&param.val()));
             }
         }
     }

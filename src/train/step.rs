@@ -24,7 +24,7 @@ pub fn make_step(
     mut network: Network,
     batch: Batch,
     training: &TrainingConfig,
-    optimizer: Option<&mut Optimizer>,
+    mut optimizer: Option<&mut Optimizer>,
     observed: Option<(&mut Probe, usize)>,
 ) -> (Network, LossMeasurement) {
     let measured = observed.as_ref().filter(|(probe, step)| probe.measures(*step));
@@ -47,7 +47,7 @@ pub fn make_step(
 
     let limit = Limit { clipping: training.clipping, threshold: training.clip_threshold(), seeds };
     let is_alone = !regularize::decays(training) && !weight_clipping::bounds(training);
-    let in_one_pass = is_alone && optimizer.as_ref().is_some_and(|optimizer| optimizer.has_one_pass(&network));
+    let in_one_pass = is_alone && optimizer.as_mut().is_some_and(|optimizer| optimizer.has_one_pass(&network));
     let mut pending = PendingStep::default();
     if let Some((probe, step)) = measured {
         pending.step = *step;
