@@ -209,12 +209,11 @@ fn above<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 fn stock_elementwise<B: Backend>(z: FloatTensor<B>, slope: Option<FloatTensor<B>>, form: DenseForm) -> FloatTensor<B> {
+    if let Some(function) = form.function.activated() {
+        return stock_activated::<B>(z, function);
+    }
     match form.function {
-        Elementwise::Identity => z,
-        Elementwise::Sigmoid | Elementwise::Tanh | Elementwise::Relu => match form.function.activated() {
-            Some(function) => stock_activated::<B>(z, function),
-            None => z,
-        },
+        Elementwise::Identity | Elementwise::Sigmoid | Elementwise::Tanh | Elementwise::Relu => z,
         Elementwise::LeakyRelu { slope } => {
             let below = B::float_mul_scalar(above::<B>(B::float_neg(z.clone())), slope.into());
             B::float_sub(above::<B>(z), below)
@@ -259,14 +258,11 @@ fn stock_derivative<B: Backend>(
     slope: Option<FloatTensor<B>>,
     form: DenseForm,
 ) -> FloatTensor<B> {
+    if let Some(function) = form.function.activated() {
+        return stock_activated_backward::<B>(kept, gradient, function);
+    }
     let derivative = match form.function {
-        Elementwise::Identity => return gradient,
-        Elementwise::Sigmoid | Elementwise::Tanh | Elementwise::Relu => {
-            return match form.function.activated() {
-                Some(function) => stock_activated_backward::<B>(kept, gradient, function),
-                None => gradient,
-            };
-        }
+        Elementwise::Identity | Elementwise::Sigmoid | Elementwise::Tanh | Elementwise::Relu => return gradient,
         // The same at 0 as above it.
         Elementwise::LeakyRelu { slope } => {
             let below = is_above::<B>(B::float_neg(kept));

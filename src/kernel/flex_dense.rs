@@ -69,6 +69,11 @@ fn matrix<T: Vectorized>(elements: &[T], columns: usize) -> Rows<'_, T> {
     Rows { elements, columns }
 }
 
+/// So many rows of a seed, of a matrix that has as many of each.
+fn block<T: Vectorized>(elements: &[T], seed: usize, rows: usize, columns: usize) -> Rows<'_, T> {
+    matrix(&elements[seed * rows * columns..][..rows * columns], columns)
+}
+
 /// The slope below 0 of each block: a number of the function, or learned.
 fn slopes<T: Vectorized>(slope: Option<&Primitive>, form: DenseForm) -> Option<Vec<T>> {
     match (form.function, slope) {
@@ -116,8 +121,8 @@ fn forward<T: Vectorized>(
         let (kept, after) = rest.split_at_mut(if rest.is_empty() { 0 } else { y.len() });
         rest = after;
         blocks.push(Forward {
-            x: matrix(&x[seed * batch * inputs..][..batch * inputs], inputs),
-            weight: matrix(&weight[seed * inputs * units..][..inputs * units], units),
+            x: block(x, seed, batch, inputs),
+            weight: block(weight, seed, inputs, units),
             bias: bias.map(|bias| &bias[seed * units..][..units]),
             function: (form.function, slopes[seed]),
             y,
@@ -135,12 +140,12 @@ fn forward_block<T: Vectorized>(block: Forward<'_, T>) {
     let (inputs, units) = (x.columns, weight.columns);
     let is_small = x.elements.len() * units < SMALL;
     let mut panels = Panels::new(inputs, units);
-    for_each(is_small, panels.parts().collect(), |(columns, panel)| pack(weight, &columns, panel));
+    team::each_unless(is_small, panels.parts().collect(), |(columns, panel)| pack(weight, &columns, panel));
     let size = rows_each(x.elements.len() / inputs, is_small) * units;
     let mut kept = kept.chunks_mut(size);
     let pieces = y.chunks_mut(size).zip(x.elements.chunks(size / units * inputs));
     let pieces = pieces.map(|(y, x)| (y, x, kept.next())).collect();
-    for_each(is_small, pieces, |(y, x, kept): (&mut [T], &[T], Option<&mut [T]>)| {
+    team::each_unless(is_small, pieces, |(y, x, kept): (&mut [T], &[T], Option<&mut [T]>)| {
         multiply(matrix(x, inputs), &panels, y);
         activate(function, bias, y, units, kept);
     });
@@ -150,11 +155,6 @@ fn forward_block<T: Vectorized>(block: Forward<'_, T>) {
 /// computed by itself, so that their number decides nothing.
 fn rows_each(rows: usize, is_small: bool) -> usize {
     if is_small { rows } else { rows.div_ceil(team::threads()).next_multiple_of(8) }
-}
-
-/// On this thread alone where that is faster.
-fn for_each<I: Send>(is_small: bool, items: Vec<I>, work: impl Fn(I) + Sync) {
-    if is_small { items.into_iter().for_each(work) } else { team::each(items, work) }
 }
 
 /// One block of a backward pass; what is not wanted is empty.
@@ -201,10 +201,10 @@ fn backward<T: Vectorized>(
     let parts = gradient.storage_mut::<T>().chunks_exact_mut(batch * units);
     let parts = parts.zip(of_bias.chunks_exact_mut(units).zip(of_slope.chunks_exact_mut(1))).enumerate();
     let blocks = parts.map(|(seed, (gradient, (of_bias, of_slope)))| Backward {
-        x: matrix(&x[seed * batch * inputs..][..batch * inputs], inputs),
-        weight: matrix(&weight[seed * inputs * units..][..inputs * units], units),
+        x: block(x, seed, batch, inputs),
+        weight: block(weight, seed, inputs, units),
         function: (form.function, slopes[seed]),
-        kept: &kept[seed * batch * units..][..batch * units],
+        kept: block(kept, seed, batch, units).elements,
         gradient,
         of_x: of_x_parts.next().unwrap_or_default(),
         of_weight: of_weight_parts.next().unwrap_or_default(),
@@ -266,7 +266,7 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
     let packing = panels.parts().map(|(columns, panel)| First::Pack { columns, panel });
     let rows = kept.chunks(ROWS * units).zip(gradient.chunks_mut(ROWS * units)).zip(sums.chunks_exact_mut(units + 2));
     let rows = rows.map(|((kept, gradient), sums)| First::Derivative { kept, gradient, sums });
-    for_each(is_small, rows.chain(packing).collect(), |work| match work {
+    team::each_unless(is_small, rows.chain(packing).collect(), |work| match work {
         First::Derivative { kept, gradient, sums } => {
             let totals = differentiate(function, kept, gradient, &mut sums[..units]);
             (sums[units], sums[units + 1]) = (totals.largest, totals.of_slope);
@@ -301,7 +301,7 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
     let size = rows_each(gradient.len() / units, is_small);
     let of_x = gradient.chunks(size * units).zip(of_x.chunks_mut(size * inputs));
     let of_x = of_x.map(|(gradient, out)| Second::OfX { gradient, out });
-    for_each(is_small, shared(of_weight.collect(), of_x.collect()), |work| match work {
+    team::each_unless(is_small, shared(of_weight.collect(), of_x.collect()), |work| match work {
         Second::OfWeight { inputs, out } => {
             multiply_transposed(x, inputs, matrix(gradient, units), out);
             settle(out);
@@ -311,4 +311,5 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
             settle(out);
         }
     });
+    pool::give(scaled);
 }

@@ -139,11 +139,7 @@ impl Shape {
 
     /// Does `work` on pieces, on this thread alone if there is little to do.
     fn each<I: Send>(&self, items: Vec<I>, work: impl Fn(I) + Sync) {
-        if self.seeds * self.rows * self.units < PIECE {
-            items.into_iter().for_each(work);
-        } else {
-            team::each(items, work);
-        }
+        team::each_unless(self.seeds * self.rows * self.units < PIECE, items, work);
     }
 }
 

@@ -34,11 +34,6 @@ fn nothing() -> Primitive {
     tensor(vec![0.0_f32], [1, 1])
 }
 
-/// So many zeros.
-fn zeros(count: usize) -> Vec<f32> {
-    vec![0.0; count]
-}
-
 /// The examples of each thread. Their number decides nothing: every example is computed by itself.
 fn shares(batch: usize) -> Vec<Range<usize>> {
     let share = batch.div_ceil(rayon::current_num_threads()).max(1);
@@ -131,9 +126,9 @@ pub fn recurrent(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<S
     let packed = pack(weights, recurrence, inputs, units)?;
     let kept = recurrence.kept() * units;
     let has_cells = recurrence == Recurrence::Lstm;
-    let mut hidden = zeros(count * units);
-    let mut gates = zeros(count * kept);
-    let mut cells = zeros(if has_cells { count * units } else { 0 });
+    let mut hidden = vec![0.0; count * units];
+    let mut gates = vec![0.0; count * kept];
+    let mut cells = vec![0.0; if has_cells { count * units } else { 0 }];
     let shares = shares(batch);
     let buffers = cut(&mut hidden, batch, units, &shares)
         .into_iter()
@@ -307,10 +302,11 @@ pub fn recurrent_backward(
         return Err(States { hidden, gates, cells });
     };
     // In place where nobody else looks at the gates.
-    let mut of_sums = if recurrence.kept() > 0 { gates } else { tensor(zeros(count * columns), [count, columns]) };
+    let mut of_sums =
+        if recurrence.kept() > 0 { gates } else { tensor(vec![0.0_f32; count * columns], [count, columns]) };
     let state_count = if wants_states { (count + batch) * units } else { 0 };
-    let mut of_hidden = zeros(state_count);
-    let mut of_cells = zeros(if recurrence == Recurrence::Lstm { state_count } else { 0 });
+    let mut of_hidden = vec![0.0; state_count];
+    let mut of_cells = vec![0.0; if recurrence == Recurrence::Lstm { state_count } else { 0 }];
     let packed = pack_transposed(weight, recurrence, units);
     let shares = shares(batch);
     let cut = |buffer, columns| cut(buffer, batch, columns, &shares);

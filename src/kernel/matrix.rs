@@ -76,6 +76,17 @@ real!(f64, f64s, splat_f64s, mul_add_e_f64s, add_f64s, abs_f64s, max_f64s, as_si
 /// Vectors side by side in a tile.
 const SIDE_BY_SIDE: usize = 2;
 
+/// Rows of a tile on machines with more than 16 vector registers, and on others.
+pub(super) const WIDE: usize = 8;
+/// See [`WIDE`].
+pub(super) const NARROW: usize = 4;
+
+/// Numbers in a vector.
+#[inline(always)]
+fn lanes<S: Simd, T: Real>() -> usize {
+    size_of::<T::Vector<S>>() / size_of::<T>()
+}
+
 /// Whether there are registers for the sums of a large tile.
 #[inline(always)]
 pub(super) fn has_many_registers<S: Simd>() -> bool {
@@ -89,7 +100,7 @@ pub(super) fn panel_width<T: Real>() -> usize {
         type Output = usize;
 
         fn with_simd<S: Simd>(self, _: S) -> usize {
-            SIDE_BY_SIDE * size_of::<T::Vector<S>>() / size_of::<T>()
+            SIDE_BY_SIDE * lanes::<S, T>()
         }
     }
     Arch::new().dispatch(Width::<T>(std::marker::PhantomData))
@@ -162,7 +173,7 @@ pub fn pack<T: Real>(matrix: Rows<'_, T>, columns: &Range<usize>, panel: &mut [T
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let width = SIDE_BY_SIDE * size_of::<T::Vector<S>>() / size_of::<T>();
+            let width = SIDE_BY_SIDE * lanes::<S, T>();
             let rows = self.matrix.elements.chunks_exact(self.matrix.columns);
             for (place, row) in self.panel.chunks_exact_mut(width).zip(rows) {
                 copy::<S, T>(&row[self.columns.clone()], place);
@@ -184,19 +195,12 @@ pub fn add_up<T: Real>(rows: &[T], sums: &mut [T]) -> T {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) -> T {
             let mut largest = T::splat(simd, T::default());
-            let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
+            let lanes = lanes::<S, T>();
             for row in self.rows.chunks_exact(self.sums.len()) {
                 for (sums, row) in self.sums.chunks_mut(lanes).zip(row.chunks(lanes)) {
-                    if let [row] = T::vectors::<S>(row) {
-                        largest = T::larger(simd, largest, *row);
-                        put::<S, T>(simd, &[*row], sums, T::add::<S>);
-                    } else {
-                        let mut place = [T::default(); LARGEST_VECTOR];
-                        place[..row.len()].copy_from_slice(row);
-                        let row = T::vectors::<S>(&place)[0];
-                        largest = T::larger(simd, largest, row);
-                        put::<S, T>(simd, &[row], sums, T::add::<S>);
-                    }
+                    let row = load::<S, T>(row);
+                    largest = T::larger(simd, largest, row);
+                    put::<S, T>(simd, &[row], sums, T::add::<S>);
                 }
             }
             let mut lanes = [T::default(); LARGEST_VECTOR];
@@ -241,9 +245,9 @@ pub fn multiply<T: Real>(x: Rows<'_, T>, panels: &Panels<T>, out: &mut [T]) {
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { x, panels, out } = self;
             if has_many_registers::<S>() {
-                by_rows::<S, T, 8>(simd, x, panels, out);
+                by_rows::<S, T, WIDE>(simd, x, panels, out);
             } else {
-                by_rows::<S, T, 4>(simd, x, panels, out);
+                by_rows::<S, T, NARROW>(simd, x, panels, out);
             }
         }
     }
@@ -270,9 +274,9 @@ pub fn multiply_transposed<T: Real>(x: Rows<'_, T>, inputs: Range<usize>, gradie
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { x, inputs, gradient, out } = self;
             if has_many_registers::<S>() {
-                by_inputs::<S, T, 8>(simd, x, &inputs, gradient, out);
+                by_inputs::<S, T, WIDE>(simd, x, &inputs, gradient, out);
             } else {
-                by_inputs::<S, T, 4>(simd, x, &inputs, gradient, out);
+                by_inputs::<S, T, NARROW>(simd, x, &inputs, gradient, out);
             }
         }
     }
@@ -368,19 +372,28 @@ fn put<S: Simd, T: Real>(
     out: &mut [T],
     combine: impl Fn(S, T::Vector<S>, T::Vector<S>) -> T::Vector<S>,
 ) {
-    let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
+    let lanes = lanes::<S, T>();
     for (sum, out) in sums.iter().zip(out.chunks_mut(lanes)) {
+        let new = combine(simd, *sum, load::<S, T>(out));
         if let [whole] = T::vectors_mut::<S>(out) {
-            *whole = combine(simd, *sum, *whole);
+            *whole = new;
         } else {
             let mut place = [T::default(); LARGEST_VECTOR];
-            place[..out.len()].copy_from_slice(out);
-            if let Some(whole) = T::vectors_mut::<S>(&mut place).first_mut() {
-                *whole = combine(simd, *sum, *whole);
-            }
+            T::vectors_mut::<S>(&mut place)[0] = new;
             out.copy_from_slice(&place[..out.len()]);
         }
     }
+}
+
+/// A vector, filled up with zeros where there are fewer numbers.
+#[inline(always)]
+fn load<S: Simd, T: Real>(numbers: &[T]) -> T::Vector<S> {
+    if let [whole] = T::vectors::<S>(numbers) {
+        return *whole;
+    }
+    let mut place = [T::default(); LARGEST_VECTOR];
+    place[..numbers.len()].copy_from_slice(numbers);
+    T::vectors::<S>(&place)[0]
 }
 
 /// Numbers in the largest vector.
@@ -398,7 +411,7 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
     out: &mut [T],
 ) {
     let (rows, outputs) = (gradient.count(), gradient.columns);
-    let panel_width = SIDE_BY_SIDE * size_of::<T::Vector<S>>() / size_of::<T>();
+    let panel_width = SIDE_BY_SIDE * lanes::<S, T>();
     let mut panel = vec![T::default(); BLOCK.min(rows) * panel_width];
     let mut tail = vec![[T::default(); ROWS]; if inputs.len().is_multiple_of(ROWS) { 0 } else { BLOCK.min(rows) }];
     for start in (0..rows).step_by(BLOCK) {
@@ -433,7 +446,7 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
 /// Copies numbers to the beginning of a place, vector by vector where there are whole ones.
 #[inline(always)]
 pub(super) fn copy<S: Simd, T: Real>(from: &[T], to: &mut [T]) {
-    let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
+    let lanes = lanes::<S, T>();
     for (from, to) in from.chunks(lanes).zip(to.chunks_mut(lanes)) {
         match (T::vectors::<S>(from), T::vectors_mut::<S>(to)) {
             ([from], [to]) => *to = *from,

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::matrix::{Real, Tile, add, copy, has_many_registers, panel_width, store, transposed_tile};
+use super::matrix::{NARROW, Real, Tile, WIDE, add, copy, has_many_registers, panel_width, store, transposed_tile};
 use super::team;
 
 /// A matrix as it lies in memory: `[rows, columns]`, row by row.
@@ -41,10 +41,6 @@ fn tile_rows() -> usize {
     }
     Arch::new().dispatch(TileRows)
 }
-
-/// Rows of a tile on machines with more than 16 vector registers, and on others.
-const WIDE: usize = 8;
-const NARROW: usize = 4;
 
 /// A matrix in panels of so many columns as a tile has, each panel row by row; the last one is filled up with zeros.
 #[derive(Debug)]

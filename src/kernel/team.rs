@@ -42,6 +42,11 @@ pub fn each<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync) {
     });
 }
 
+/// The same on this thread alone, where there is too little to do for several.
+pub fn each_unless<T: Send>(is_little: bool, items: Vec<T>, work: impl Fn(T) + Sync) {
+    if is_little { items.into_iter().for_each(work) } else { each(items, work) }
+}
+
 /// The threads of the team, with the one that calls it: as many as rayon has, and not more than there are cores.
 pub fn threads() -> usize {
     static THREADS: OnceLock<usize> = OnceLock::new();

@@ -56,17 +56,14 @@ pub trait Layer<const D: usize> {
             return z;
         }
         match self.shaping().norm_place {
-            NormPlace::BeforeActivation => {
-                let function = elementwise(self.shaping().function).and_then(Elementwise::activated);
-                if let (Some(norm), Some(function)) = (self.norm(), function) {
-                    let a = norm.forward_activated(z, Some(function), pass);
+            NormPlace::BeforeActivation => match self.norm() {
+                Some(norm) => {
+                    let a = norm.forward_and_activate(z, self.shaping().function, self.slope(), pass);
                     pass.activation(&a);
                     a
-                } else {
-                    let z = self.normalize(z, pass);
-                    self.activate(z, pass)
                 }
-            }
+                None => self.activate(z, pass),
+            },
             NormPlace::AfterActivation => {
                 let a = self.activate(z, pass);
                 self.normalize(a, pass)

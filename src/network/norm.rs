@@ -3,9 +3,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::activation::{activate, elementwise};
 use super::pass::{BatchStatistics, Pass};
-use crate::config::{self, Kernels, NetworkConfig};
-use crate::kernel::{self, Activated, NormForm};
+use crate::config::{self, ActivationFunction, Kernels, NetworkConfig};
+use crate::kernel::{self, Activated, Elementwise, NormForm};
 
 /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
 #[derive(Module, Debug)]
@@ -70,8 +71,21 @@ impl Norm {
         self.forward_activated(x, None, pass)
     }
 
-    /// The same with a function applied to it.
-    pub(super) fn forward_activated<const D: usize>(
+    /// The same with an activation function behind it, in one operation if there is one; `slope` is as in [`activate`].
+    pub(super) fn forward_and_activate<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        function: ActivationFunction,
+        slope: Option<Tensor<1>>,
+        pass: &mut Pass,
+    ) -> Tensor<D> {
+        match elementwise(function).and_then(Elementwise::activated) {
+            Some(function) => self.forward_activated(x, Some(function), pass),
+            None => activate(function, slope, self.forward(x, pass), self.kernels),
+        }
+    }
+
+    fn forward_activated<const D: usize>(
         &self,
         x: Tensor<D>,
         function: Option<Activated>,

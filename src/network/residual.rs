@@ -3,14 +3,12 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use super::activation::elementwise;
 use super::block::BlockForm;
 use super::layer::{Shaped, Shaping, Size, learned_slope};
 use super::norm::Norm;
 use super::pass::Pass;
 use super::{Dense, DenseLayer, Interface, activate, block};
 use crate::config::{BlockOrder, NetworkConfig, NormPlace};
-use crate::kernel::Elementwise;
 
 /// Blocks of hidden layers of equal width with identity shortcuts.
 #[derive(Module, Debug)]
@@ -59,10 +57,9 @@ impl End {
         let Some(norm) = &self.norm else {
             return activate(function, slope, x, kernels);
         };
-        match (norm_place, elementwise(function).and_then(Elementwise::activated)) {
-            (NormPlace::BeforeActivation, Some(activated)) => norm.forward_activated(x, Some(activated), pass),
-            (NormPlace::BeforeActivation, None) => activate(function, slope, norm.forward(x, pass), kernels),
-            (NormPlace::AfterActivation, _) => norm.forward(activate(function, slope, x, kernels), pass),
+        match norm_place {
+            NormPlace::BeforeActivation => norm.forward_and_activate(x, function, slope, pass),
+            NormPlace::AfterActivation => norm.forward(activate(function, slope, x, kernels), pass),
         }
     }
 }

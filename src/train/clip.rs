@@ -41,22 +41,22 @@ pub struct ClippedLater {
 
 /// Like [`clip`], but for what the update can do on its way: gradients as one vector are not multiplied here.
 pub fn clip_later<M: Module>(module: &M, gradients: GradientsParams, limit: Limit, is_measured: bool) -> ClippedLater {
-    if limit.clipping == Clipping::GlobalNorm {
-        let norms = Norms::of(&flattened(module, &gradients), limit.seeds);
-        if let Factor::Host(factors) = factor_of(&norms, limit.threshold) {
-            let coefficient = Reading::Host(factors.clone());
-            let measurement = Some(Measurement::Global { norm: norms.into_reading(), coefficient });
-            let factors = factors.into_iter().map(|factor| if is_idle(factor) { 1.0 } else { factor }).collect();
-            return ClippedLater { gradients, factors, measurement };
-        }
+    let ones = vec![1.0; limit.seeds];
+    if limit.clipping != Clipping::GlobalNorm {
+        let (gradients, measurement) = clip(module, gradients, limit, is_measured);
+        return ClippedLater { gradients, factors: ones, measurement };
     }
-    let (gradients, measurement) = clip(module, gradients, limit, is_measured);
-    ClippedLater { gradients, factors: vec![1.0; limit.seeds], measurement }
+    let (factor, measurement) = global_factor(module, &gradients, limit);
+    let (gradients, factors) = match factor {
+        Factor::Host(factors) => (gradients, factors.into_iter().map(effective).collect()),
+        on_device => (map(module, gradients, |_| on_device.clone()), ones),
+    };
+    ClippedLater { gradients, factors, measurement: Some(measurement) }
 }
 
-/// Whether a factor changes nothing, or would save nothing.
-fn is_idle(factor: f64) -> bool {
-    factor == 1.0 || !factor.is_finite()
+/// A factor, or 1 where it would save nothing.
+fn effective(factor: f64) -> f64 {
+    if factor.is_finite() { factor } else { 1.0 }
 }
 
 /// Clips the gradients of a module. The measurement is there if clipping needs it itself or if `is_measured` asks for it.
@@ -80,11 +80,16 @@ pub fn clip<M: Module>(
 /// All gradients, as one vector, to a norm of at most the threshold, which keeps its direction (Pascanu et al. 2013,
 /// algorithm 1).
 fn by_global_norm<M: Module>(module: &M, gradients: GradientsParams, limit: Limit) -> (GradientsParams, Measurement) {
-    let norms = Norms::of(&flattened(module, &gradients), limit.seeds);
+    let (factor, measurement) = global_factor(module, &gradients, limit);
+    (map(module, gradients, |_| factor.clone()), measurement)
+}
+
+/// What all gradients are multiplied by, and what was measured for it.
+fn global_factor<M: Module>(module: &M, gradients: &GradientsParams, limit: Limit) -> (Factor, Measurement) {
+    let norms = Norms::of(&flattened(module, gradients), limit.seeds);
     let factor = factor_of(&norms, limit.threshold);
     let coefficient = factor.reading();
-    let gradients = map(module, gradients, |_| factor.clone());
-    (gradients, Measurement::Global { norm: norms.into_reading(), coefficient })
+    (factor, Measurement::Global { norm: norms.into_reading(), coefficient })
 }
 
 /// Each gradient to a norm of at most the threshold. Burn's own `GradientClipping::Norm` does the same, but for norms above
@@ -153,11 +158,10 @@ impl Factor {
 
     fn apply<const D: usize>(self, gradient: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Host(factors) if factors.iter().copied().all(is_idle) => gradient,
+            Self::Host(factors) if factors.iter().all(|factor| effective(*factor) == 1.0) => gradient,
             Self::Host(factors) if factors.len() == 1 => gradient * factors[0],
             Self::Host(factors) => {
-                let effective = |factor: &f64| if is_idle(*factor) { 1.0 } else { *factor as f32 };
-                let (count, factors) = (factors.len(), factors.iter().map(effective).collect());
+                let (count, factors) = (factors.len(), factors.into_iter().map(|x| effective(x) as f32).collect());
                 let factors = Tensor::from_data(TensorData::new::<f32, _>(factors, [count]), &gradient.device());
                 scaled(gradient, factors)
             }
