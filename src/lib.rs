@@ -45,6 +45,8 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+mod fault;
+pub mod gate;
 mod hash;
 pub mod kernel;
 pub mod network;

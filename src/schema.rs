@@ -299,6 +299,92 @@ pub enum ThroughputPhase {
     Steady,
 }
 
+/// A row of the reference of the science gate: one quantity of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReferenceRow {
+    /// The levels of the swept factors.
+    pub configuration: String,
+    /// The seed.
+    pub seed: u64,
+    /// The quantity, one of those of the science gate.
+    pub quantity: String,
+    /// The number of the hidden layer, from 1 at the input; empty for quantities of the whole network.
+    pub layer: Option<usize>,
+    /// Its value.
+    pub value: Option<f64>,
+}
+
+/// What the speed of a configuration is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    /// The baseline as it was saved.
+    #[default]
+    Pinned,
+    /// The last measurement that passed.
+    Rolling,
+    /// The other binary of a pair.
+    Base,
+}
+
+/// What a gate says of a configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// No change beyond threshold and noise floor was confirmed.
+    #[default]
+    Pass,
+    /// It became faster.
+    Improvement,
+    /// It became slower.
+    Regression,
+    /// An attempt shows a change, and nothing could be measured again to confirm it.
+    Unconfirmed,
+}
+
+/// A row of a gate's table and of `history.csv`: the speed of one configuration beside one baseline. Ratios are those of the last
+/// attempt: the time of a step now by that of the baseline, 1.1 where it takes 10 % longer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VerdictRow {
+    /// When it was measured, in UTC.
+    pub measured_at: String,
+    /// The version of gradmark that was measured.
+    pub gradmark_version: String,
+    /// The commit that it was built from; empty outside a git checkout.
+    pub commit: Option<String>,
+    /// Whether tracked files differed from the commit.
+    pub dirty: Option<bool>,
+    /// The version of Burn.
+    pub burn_version: Option<String>,
+    /// Backend and adapter.
+    pub device: String,
+    /// The levels of the swept factors, or the id of a benchmark.
+    pub configuration: String,
+    /// What it is compared with.
+    pub against: Against,
+    /// The median time of a step of the baseline in milliseconds.
+    pub baseline_step_ms: f64,
+    /// The median time of a step now in milliseconds, over all attempts.
+    pub step_ms: f64,
+    /// The time of a step now by that of the baseline.
+    pub ratio: f64,
+    /// The lower end of its 95 % interval.
+    pub ratio_low: f64,
+    /// The upper end.
+    pub ratio_high: f64,
+    /// The ratio divided by that of a fixed piece of work, which shows whether the machine itself became slower; empty where it does not
+    /// count: on GPUs, between pairs, and for benchmarks.
+    pub corrected_ratio: Option<f64>,
+    /// The relative change that two measurements of the same program show.
+    pub noise_floor: f64,
+    /// The relative change that is asked for.
+    pub threshold: f64,
+    /// The attempts that were made.
+    pub attempts: usize,
+    /// What the gate says.
+    pub verdict: Verdict,
+}
+
 /// What the probe measured in a timing sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,20 +8,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("schema", &[]),
     ("seed", &[]),
     ("hash", &[]),
+    ("fault", &[]),
     ("config", &["hash"]),
     ("plan", &["config", "hash", "schema"]),
     ("device", &[]),
     ("theory", &["config"]),
     ("data", &["config", "hash", "seed"]),
     ("kernel", &["config"]),
-    ("network", &["config", "kernel", "seed", "theory"]),
+    ("network", &["config", "fault", "kernel", "seed", "theory"]),
     ("probe", &["config", "kernel", "network", "schema"]),
-    ("train", &["config", "data", "kernel", "network", "plan", "probe", "schema", "seed", "theory"]),
+    ("train", &["config", "data", "fault", "kernel", "network", "plan", "probe", "schema", "seed", "theory"]),
     ("analysis", &["schema", "seed"]),
     ("verify", &["analysis", "config", "data", "device", "plan", "schema", "theory", "train"]),
-    ("record", &["analysis", "config", "device", "schema"]),
-    ("report", &["analysis", "config", "device", "plan", "record", "schema", "theory", "verify"]),
-    ("cli", &["analysis", "config", "data", "device", "plan", "record", "report", "schema", "train", "verify"]),
+    ("record", &["analysis", "config", "device", "fault", "schema"]),
+    ("gate", &["analysis", "config", "data", "device", "plan", "record", "schema", "train"]),
+    ("report", &["analysis", "config", "device", "gate", "plan", "record", "schema", "theory", "verify"]),
+    ("cli", &["analysis", "config", "data", "device", "gate", "plan", "record", "report", "schema", "train", "verify"]),
 ];
 
 struct Source {
@@ -145,7 +147,7 @@ fn one_file_reaches_out_to_the_network() {
 fn one_file_holds_the_clock_and_one_the_choice_of_backends() {
     only_in("Instant::now", |source| source.path.ends_with("train/clock.rs"));
     // The fused kernels of a backend exist only where the backend does.
-    only_in("feature = \"", |source| source.path.ends_with("device.rs") || source.module == "kernel");
+    only_in("feature = \"", |source| ["device", "fault", "kernel"].contains(&source.module.as_str()));
     only_in("allow(deprecated)", |source| source.path.ends_with("device.rs"));
 }
 

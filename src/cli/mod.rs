@@ -1,12 +1,16 @@
 //! The command line: one file a subcommand. The only place that parses arguments and prints.
 
+mod baseline;
 mod devices;
 mod fetch;
+mod gate;
 mod guard;
+mod measure;
 mod plan;
 mod progress;
 mod report;
 mod run;
+mod speed;
 mod verify;
 
 use std::process::ExitCode;
@@ -16,11 +20,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::ConfigError;
 use crate::data::{DataError, FetchError};
 use crate::device::DeviceError;
+use crate::gate::MeasurerError;
 use crate::record::StoreError;
 use crate::verify::UnknownCase;
 
 /// The exit code of a run that was stopped by Ctrl-C, as shells count it.
 const INTERRUPTED: u8 = 130;
+/// The exit code of two sides that cannot be compared, or of too few samples.
+const INCOMPARABLE: u8 = 4;
 
 /// Benchmark gradient flow: train deep networks, log every layer's gradients and the throughput to CSV.
 #[derive(Debug, Parser)]
@@ -29,7 +36,8 @@ const INTERRUPTED: u8 = 130;
     about,
     after_help = "\
 Exit codes: 0 done (a network that diverges is a result), 1 a run, a file, a download or a verification failed, \
-2 wrong usage or config, or files of a data set absent or wrong, 130 stopped by Ctrl-C."
+2 wrong usage or config, or files of a data set absent or wrong, \
+3 a gate found a regression, 4 two sides cannot be compared, 130 stopped by Ctrl-C."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -50,6 +58,13 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Print the table and draw the figures of an experiment again, from its CSV files
     Report(report::ReportArgs),
+    /// Keep the speed of a config's networks, or criterion's results, for `gradmark gate` to compare with
+    Baseline(baseline::BaselineArgs),
+    /// Compare speed with a baseline or another binary, or numbers with a reference; exit code 3 is a regression
+    Gate(Box<gate::GateArgs>),
+    /// Measure speed as a gate asks for it
+    #[command(hide = true)]
+    Measure(measure::MeasureArgs),
 }
 
 /// What names an experiment and a device.
@@ -91,11 +106,21 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Fetch(args) => fetch::execute(&args),
         Command::Verify(args) => verify::execute(&args),
         Command::Report(args) => report::execute(&args),
+        Command::Baseline(args) => baseline::execute(&args),
+        Command::Gate(args) => gate::execute(&args),
+        Command::Measure(args) => measure::execute(&args),
     }
 }
 
-/// 2 if the command, the config, the directory or the files of a data set have to be changed, 1 if something failed on the way.
+/// 2 if the command, the config, the directory or the files of a data set have to be changed, 4 if two sides cannot be compared, 130
+/// if it was stopped, 1 if something failed on the way.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<gate::Incomparable>() || matches!(error.downcast_ref(), Some(MeasurerError::Foreign { .. })) {
+        return ExitCode::from(INCOMPARABLE);
+    }
+    if error.is::<speed::Interrupted>() {
+        return ExitCode::from(INTERRUPTED);
+    }
     let is_usage = error.is::<ConfigError>()
         || matches!(
             error.downcast_ref::<DeviceError>(),
@@ -106,7 +131,9 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<UnknownCase>()
         || error.downcast_ref::<FetchError>().is_some_and(FetchError::is_usage)
         || error.is::<verify::AgainstError>()
-        || error.is::<report::NothingToReport>();
+        || error.is::<report::NothingToReport>()
+        || error.is::<gate::NoConfig>()
+        || matches!(error.downcast_ref(), Some(MeasurerError::Start { .. }));
     ExitCode::from(if is_usage { 2 } else { 1 })
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Counted {
 
 /// Runs of an experiment, which have steps.
 pub(super) const RUNS: Counted = Counted { pieces: "runs", parts: "steps" };
+/// Sessions of a gate or a baseline, which have samples.
+pub(super) const SESSIONS: Counted = Counted { pieces: "sessions", parts: "samples" };
 /// Cases that are verified, which have runs.
 pub(super) const CASES: Counted = Counted { pieces: "cases", parts: "runs" };
 

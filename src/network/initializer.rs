@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::config::{BiasInit, NetworkConfig, RecurrentInit, WeightInit};
+use crate::fault::{self, Fault};
 use crate::seed;
 
 /// What an initializer must know of a layer.
@@ -25,7 +26,7 @@ pub struct Fan {
 /// Weights, `inputs` x `units`, row by row.
 pub fn weight(config: &NetworkConfig, fan: Fan, seed: u64, path: &str) -> Vec<f32> {
     let (inputs, outputs) = (fan.inputs as f64, (fan.units / fan.pieces) as f64);
-    let scale = config.weight_scale();
+    let scale = config.weight_scale() * fault::factor(Fault::InitializerScale);
     let count = fan.inputs * fan.units;
     let gaussian = |std: f64| normal(scale * std, count, seed, path);
     match config.weight_init {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::device::{self, Adapter};
+use crate::fault;
 
 /// What a result depends on besides its config and seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ pub struct Environment {
     pub rustc: Option<String>,
     /// The Cargo profile: release or debug.
     pub profile: Option<String>,
-    /// The backends that are compiled in.
+    /// The backends that are compiled in, and `faults` if it has some on purpose.
     pub features: Vec<String>,
     /// Backend, adapter, kind and driver.
     pub adapter: Adapter,
@@ -54,7 +55,11 @@ impl Environment {
             burn_version: known(env!("GRADMARK_BURN")),
             rustc: known(env!("GRADMARK_RUSTC")),
             profile: known(env!("GRADMARK_PROFILE")),
-            features: device::compiled_in().into_iter().map(str::to_owned).collect(),
+            features: device::compiled_in()
+                .into_iter()
+                .chain(fault::IS_COMPILED_IN.then_some("faults"))
+                .map(str::to_owned)
+                .collect(),
             adapter: adapter.clone(),
             software_adapter: adapter.is_software(),
             cpu: system.as_ref().and_then(|system| known(system.cpus().first()?.brand().trim())),

@@ -6,10 +6,12 @@ mod chart;
 mod color;
 mod figures;
 mod format;
+mod gate;
 mod heat_map;
 mod page;
 mod table;
 
 pub use figures::{FigureError, draw_figures};
 pub use format::{short_name, significant};
+pub use gate::{baseline_table, deviation_table, verdict_table};
 pub use table::{adapter_table, case_table, plan_table, summary_table, verify_table};

@@ -34,6 +34,24 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// Waits for the device, and then until so many times the time so far has gone: a step that takes longer, on purpose.
+    ///
+    /// # Errors
+    ///
+    /// If the device has failed.
+    pub(super) fn stretch(&self, factor: f64, device: &Device) -> Result<(), ReadError> {
+        if factor > 1.0 {
+            wait(device)?;
+            let end = self.start.elapsed().mul_f64(factor);
+            while self.start.elapsed() < end {
+                std::hint::spin_loop();
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Adds up the wall time of spans at whose ends the device has nothing left to do.
 #[derive(Debug)]
 pub struct Stopwatch {

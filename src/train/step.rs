@@ -11,6 +11,7 @@ use super::regularize;
 use super::weight_clipping;
 use crate::config::TrainingConfig;
 use crate::data::Batch;
+use crate::fault::{self, Fault};
 use crate::kernel::Reading;
 use crate::network::{Network, Pass};
 use crate::probe::{LossMeasurement, PendingStep, Probe, coverage, gradient, layer, tensors, update};
@@ -35,7 +36,11 @@ pub fn make_step(
     };
     let critic_penalty = gradient_penalty(&network, &batch, training);
     let outputs = network.forward(batch.inputs, &mut pass);
-    let loss = mean_losses(training.loss, outputs, batch.targets, seeds, network.kernels());
+    let examples = outputs.dims()[0] / seeds;
+    let mut loss = mean_losses(training.loss, outputs, batch.targets, seeds, network.kernels());
+    if fault::factor(Fault::LossSum) > 1.0 {
+        loss = loss * examples as f64;
+    }
     let (trace, statistics) = pass.finish();
 
     // The penalty comes of a pass of its own over other points: deltas are those of the loss.
@@ -45,7 +50,8 @@ pub fn make_step(
         None => loss.backward(),
     };
 
-    let limit = Limit { clipping: training.clipping, threshold: training.clip_threshold(), seeds };
+    let threshold = training.clip_threshold() * fault::factor(Fault::ClipThreshold);
+    let limit = Limit { clipping: training.clipping, threshold, seeds };
     let is_alone = !regularize::decays(training) && !weight_clipping::bounds(training);
     let in_one_pass = is_alone && optimizer.as_mut().is_some_and(|optimizer| optimizer.has_one_pass(&network));
     let mut pending = PendingStep::default();

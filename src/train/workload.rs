@@ -10,6 +10,7 @@ use super::optimizer::Optimizer;
 use super::{Clock, STEPS_PER_READING, StartError, TrainError, gradient_penalty, make_step, start_from};
 use crate::config::{Loss, NetworkKind, ProbeConfig, RunConfig, TrainingLength};
 use crate::data::{Batches, Dataset, DeviceSplit, Targets};
+use crate::fault::{self, Fault};
 use crate::network::{Interface, Network};
 use crate::probe::Probe;
 use crate::seed;
@@ -163,6 +164,7 @@ impl Workload {
             }
         }
         probe.read()?;
+        clock.stretch(fault::factor(Fault::StepTime), &self.device)?;
         Ok(clock.stop_ms(&self.device)?)
     }
 

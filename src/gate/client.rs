@@ -1,0 +1,160 @@
+//! The side of the protocol that asks: a process that measures, and what it answers.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::protocol::{Hello, HelloVersion, PROTOCOL_VERSION, Request, Response};
+
+/// A process that measures.
+#[derive(Debug)]
+pub struct Measurer {
+    binary: PathBuf,
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    hello: Hello,
+}
+
+/// Why a process does not measure.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasurerError {
+    /// It cannot be started.
+    #[error("{}: cannot be started: {source}; name the binary of a gradmark", binary.display())]
+    Start {
+        /// The binary.
+        binary: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It does not speak the protocol.
+    #[error("{}: does not measure as this gradmark asks: {problem}; name the binary of a gradmark that has `gradmark gate`", binary.display())]
+    Foreign {
+        /// The binary.
+        binary: PathBuf,
+        /// What it said.
+        problem: String,
+    },
+    /// It failed.
+    #[error("{}: {problem}", binary.display())]
+    Failed {
+        /// The binary.
+        binary: PathBuf,
+        /// What it said.
+        problem: String,
+    },
+}
+
+impl Measurer {
+    /// Starts `BINARY measure ARGUMENTS` and hears what it can measure.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, or is none that speaks this version of the protocol.
+    pub fn start(binary: &Path, arguments: &[OsString]) -> Result<Self, MeasurerError> {
+        let mut child = Command::new(binary)
+            .arg("measure")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| MeasurerError::Start { binary: binary.to_owned(), source })?;
+        let pipe = || MeasurerError::Start { binary: binary.to_owned(), source: io::ErrorKind::BrokenPipe.into() };
+        let requests = child.stdin.take().ok_or_else(pipe)?;
+        let mut answers = BufReader::new(child.stdout.take().ok_or_else(pipe)?);
+        let mut line = String::new();
+        let foreign = |problem| MeasurerError::Foreign { binary: binary.to_owned(), problem };
+        if answers.read_line(&mut line).is_err() || line.is_empty() {
+            drop(requests);
+            return Err(foreign(last_words(&mut child)));
+        }
+        let parsed = serde_json::from_str::<HelloVersion>(&line).map_err(|error| error.to_string());
+        let hello = parsed.and_then(|hello| match hello.protocol_version {
+            PROTOCOL_VERSION => serde_json::from_str(&line).map_err(|error| error.to_string()),
+            other => Err(format!("it speaks version {other} of the protocol, and this one version {PROTOCOL_VERSION}")),
+        });
+        match hello {
+            Ok(hello) => Ok(Self { binary: binary.to_owned(), child, requests: Some(requests), answers, hello }),
+            Err(problem) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(foreign(problem))
+            }
+        }
+    }
+
+    /// What it can measure, and its machine and build.
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Prepares a configuration, to be measured on one of the cores, and returns the milliseconds of a step.
+    ///
+    /// # Errors
+    ///
+    /// If the process fails.
+    pub fn prepare(&mut self, configuration: usize, core: usize) -> Result<f64, MeasurerError> {
+        self.ask(&Request::Prepare { configuration, core })
+    }
+
+    /// Takes so many steps of the prepared configuration and returns the milliseconds of one.
+    ///
+    /// # Errors
+    ///
+    /// If the process fails.
+    pub fn step_ms(&mut self, steps: usize) -> Result<f64, MeasurerError> {
+        Ok(self.ask(&Request::Sample { steps })? / steps as f64)
+    }
+
+    /// Does the fixed piece of work and returns its milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// If the process fails.
+    pub fn yardstick_ms(&mut self) -> Result<f64, MeasurerError> {
+        self.ask(&Request::Yardstick)
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<f64, MeasurerError> {
+        let mut line = String::new();
+        let told = serde_json::to_string(request).map_err(io::Error::from).and_then(|text| {
+            let requests = self.requests.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+            writeln!(requests, "{text}")?;
+            requests.flush()?;
+            self.answers.read_line(&mut line)
+        });
+        let problem = match told.map(|_| serde_json::from_str(&line)) {
+            Ok(Ok(Response::ElapsedMs(elapsed_ms))) => return Ok(elapsed_ms),
+            Ok(Ok(Response::Failed(problem))) => problem,
+            _ => {
+                self.requests = None;
+                last_words(&mut self.child)
+            }
+        };
+        Err(MeasurerError::Failed { binary: self.binary.clone(), problem })
+    }
+}
+
+impl Drop for Measurer {
+    fn drop(&mut self) {
+        // It ends by itself when nobody asks any more.
+        self.requests = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process that ended said last, or how it ended.
+fn last_words(child: &mut Child) -> String {
+    let mut text = String::new();
+    if let Some(mut errors) = child.stderr.take() {
+        let _ = errors.read_to_string(&mut text);
+    }
+    let status = child.wait().map_or_else(|error| error.to_string(), |status| format!("it ended with {status}"));
+    let said: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match said.first() {
+        Some(first) => format!("{status} and said: {}", first.trim_start_matches("error: ")),
+        None => status,
+    }
+}

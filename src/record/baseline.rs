@@ -1,0 +1,322 @@
+//! Baselines of speed: what a later measurement is compared with.
+//!
+//! `<baselines>/<name>/` has `pinned.json`, which stays as it was saved, `rolling.json`, which follows every gate that is passed, and
+//! `history.csv`, to which every gate adds rows.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Environment, StoreError};
+use crate::config::RunConfig;
+use crate::schema::VerdictRow;
+
+/// The version of the files of baselines. It changes when a field changes its name or meaning.
+pub const BASELINE_VERSION: u32 = 1;
+
+const HISTORY: &str = "history.csv";
+const LOCK: &str = ".lock";
+
+/// Measured speed, to compare with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// [`BASELINE_VERSION`] when it was saved.
+    pub baseline_version: u32,
+    /// Its name.
+    pub name: String,
+    /// When it was saved, in UTC.
+    pub saved_at: String,
+    /// What was measured.
+    pub source: BaselineSource,
+    /// The machine and the build.
+    pub environment: Environment,
+    /// What was measured, each with its sessions.
+    pub configurations: Vec<BaselineConfiguration>,
+}
+
+/// What a baseline was measured on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum BaselineSource {
+    /// The configurations of a config.
+    Config {
+        /// The config, as it was named.
+        path: PathBuf,
+        /// The arguments of `--set`.
+        overrides: Vec<String>,
+    },
+    /// Criterion's results.
+    Criterion {
+        /// The directory that they were read from.
+        path: PathBuf,
+    },
+}
+
+/// One configuration of a baseline, or one benchmark of criterion's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineConfiguration {
+    /// The levels of its factors, or the benchmark's id.
+    pub name: String,
+    /// The resolved config; none of a benchmark.
+    pub config: Option<RunConfig>,
+    /// The sessions, in the order in which they were measured.
+    pub sessions: Vec<Session>,
+    /// The relative change that a gate would have seen between sessions of this baseline, where nothing changed; none with fewer
+    /// than two sessions.
+    pub noise_floor: Option<f64>,
+}
+
+impl BaselineConfiguration {
+    /// One whose noise floor is not known yet.
+    pub fn new(name: String, config: Option<RunConfig>, sessions: Vec<Session>) -> Self {
+        Self { name, config, sessions, noise_floor: None }
+    }
+}
+
+/// What one process measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// The time of a step, or of an iteration, in each sample, in milliseconds.
+    pub step_ms: Vec<f64>,
+    /// The time that a fixed piece of work took before each sample, in milliseconds; empty where the device is no CPU, and of
+    /// benchmarks.
+    pub yardstick_ms: Vec<f64>,
+}
+
+/// The part of a baseline that every version has.
+#[derive(Deserialize)]
+struct Version {
+    baseline_version: u32,
+}
+
+/// Which of the two baselines of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The one that was saved, which finds slow drift.
+    Pinned,
+    /// The last measurement that passed.
+    Rolling,
+}
+
+impl Kept {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned.json",
+            Self::Rolling => "rolling.json",
+        }
+    }
+}
+
+/// The directory of a baseline, which this process alone writes.
+#[derive(Debug)]
+pub struct BaselineStore {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl BaselineStore {
+    /// Opens `<baselines>/<name>` and makes it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// If the name is no name of a directory, if it cannot be written, or if another process writes it.
+    pub fn create(baselines: &Path, name: &str) -> Result<Self, StoreError> {
+        let dir = directory(baselines, name)?;
+        fs::create_dir_all(&dir).map_err(|error| {
+            StoreError::unusable(
+                &dir,
+                format!("cannot be made: {error}"),
+                "name a directory that you can write with --baselines",
+            )
+        })?;
+        Self::lock(dir)
+    }
+
+    /// Opens `<baselines>/<name>`.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, cannot be written, or another process writes it.
+    pub fn open(baselines: &Path, name: &str) -> Result<Self, StoreError> {
+        let dir = directory(baselines, name)?;
+        if !dir.is_dir() {
+            let known = baseline_names(baselines)?;
+            let mend = if known.is_empty() {
+                format!("save one: gradmark baseline save {name} CONFIG")
+            } else {
+                format!("name one of {}, or save it: gradmark baseline save {name} CONFIG", known.join(", "))
+            };
+            return Err(StoreError::unusable(&dir, "there is no baseline of this name", mend));
+        }
+        Self::lock(dir)
+    }
+
+    fn lock(dir: PathBuf) -> Result<Self, StoreError> {
+        let lock = File::create(dir.join(LOCK)).map_err(|error| {
+            StoreError::unusable(
+                &dir,
+                format!("cannot be written: {error}"),
+                "name a directory that you can write with --baselines",
+            )
+        })?;
+        match lock.try_lock() {
+            // Some network file systems have no locks: then nothing guards against a second writer.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { dir, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                Err(StoreError::unusable(&dir, "another gradmark is using it", "wait for it, or use another name"))
+            }
+        }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether one of the two is there.
+    pub fn has(&self, kept: Kept) -> bool {
+        self.dir.join(kept.file()).is_file()
+    }
+
+    /// Reads one of the two.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, cut off, or of another version.
+    pub fn read(&self, kept: Kept) -> Result<Baseline, StoreError> {
+        let path = self.dir.join(kept.file());
+        let mend = "save the baseline anew: gradmark baseline save NAME CONFIG --force";
+        let bytes =
+            fs::read(&path).map_err(|error| StoreError::unusable(&path, format!("cannot be read: {error}"), mend))?;
+        let damaged = |error: serde_json::Error| {
+            let what = if error.is_eof() { "is cut off" } else { "is not a baseline" };
+            StoreError::unusable(&path, format!("{what}: {error}"), mend)
+        };
+        let version: Version = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if version.baseline_version != BASELINE_VERSION {
+            let problem = format!(
+                "has version {} of the files of baselines, and this gradmark has version {BASELINE_VERSION}",
+                version.baseline_version
+            );
+            return Err(StoreError::unusable(
+                &path,
+                problem,
+                "save the baseline anew, or gate with the gradmark that saved it",
+            ));
+        }
+        serde_json::from_slice(&bytes).map_err(damaged)
+    }
+
+    /// Writes one of the two, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written; the one that was there stays.
+    pub fn write(&self, kept: Kept, baseline: &Baseline) -> Result<(), StoreError> {
+        let path = self.dir.join(kept.file());
+        let temporary = self.dir.join(format!(".tmp-{}", kept.file()));
+        let text = serde_json::to_string_pretty(baseline).map_err(|error| StoreError::write(&path)(error.into()))?;
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        };
+        write().map_err(StoreError::write(&path))
+    }
+
+    /// Adds rows to `history.csv`, behind those that are there.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written, or has other columns.
+    pub fn append_history(&self, rows: &[VerdictRow]) -> Result<(), StoreError> {
+        let path = self.dir.join(HISTORY);
+        let columns = csv_of(&[VerdictRow::default()]).map_err(StoreError::write(&path))?;
+        let header = columns.split_inclusive('\n').next().unwrap_or_default();
+        let text = csv_of(rows).map_err(StoreError::write(&path))?;
+        let lines = text.strip_prefix(header).unwrap_or(&text);
+        match fs::read_to_string(&path) {
+            Ok(history) if !history.starts_with(header) => {
+                let mend = "move it away: a new one is begun";
+                return Err(StoreError::unusable(&path, "has other columns than this gradmark writes", mend));
+            }
+            Ok(history) if !history.ends_with('\n') => {
+                return Err(StoreError::unusable(&path, "its last line is cut off", "remove that line"));
+            }
+            Ok(_) => append(&path, lines),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => append(&path, &text),
+            Err(error) => Err(error),
+        }
+        .map_err(StoreError::write(&path))
+    }
+}
+
+/// Writes rows with a header, whole or not at all.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn write_verdicts(path: &Path, rows: &[VerdictRow]) -> Result<(), StoreError> {
+    csv_of(rows).and_then(|text| fs::write(path, text)).map_err(|error| {
+        StoreError::unusable(path, format!("cannot be written: {error}"), "name a file that you can write with --csv")
+    })
+}
+
+/// The names of the baselines in a directory, sorted; none if it is not there.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn baseline_names(baselines: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match fs::read_dir(baselines) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| {
+            StoreError::unusable(
+                baselines,
+                format!("cannot be read: {error}"),
+                "name another directory with --baselines",
+            )
+        })?,
+    };
+    let is_baseline = |entry: &fs::DirEntry| entry.path().join(Kept::Pinned.file()).is_file();
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let mut names: Vec<String> = entries.flatten().filter(is_baseline).map(name).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn directory(baselines: &Path, name: &str) -> Result<PathBuf, StoreError> {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(is_plain) {
+        let problem = format!("`{name}` is no name of a baseline");
+        return Err(StoreError::unusable(
+            baselines,
+            problem,
+            "use letters, digits, `-`, `_` and `.`, and no `.` in front",
+        ));
+    }
+    Ok(baselines.join(name))
+}
+
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+    // In one piece, so that a line is not cut off by the end of another process.
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn csv_of(rows: &[VerdictRow]) -> io::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row).map_err(io::Error::from)?;
+    }
+    let bytes = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    String::from_utf8(bytes).map_err(io::Error::other)
+}

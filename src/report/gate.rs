@@ -1,0 +1,110 @@
+//! Tables of baselines and gates.
+
+use super::format::significant;
+use super::table::{number, table};
+use crate::analysis::level;
+use crate::gate::median_step_ms;
+use crate::gate::science::{Deviation, Tolerance};
+use crate::record::{Baseline, BaselineConfiguration};
+use crate::schema::{Against, Verdict, VerdictRow};
+
+/// One row a configuration: its speed, how much its sessions differ, and what a gate would take for noise.
+pub fn baseline_table(baseline: &Baseline) -> String {
+    let headers = ["configuration", "step ms", "sessions", "spread", "noise floor"].map(str::to_owned);
+    let mut table = table(headers.to_vec());
+    for configuration in &baseline.configurations {
+        table.add_row([
+            comfy_table::Cell::new(&configuration.name),
+            number(median_step_ms(&configuration.sessions).map_or_else(String::new, |ms| significant(ms, 4))),
+            number(configuration.sessions.len().to_string()),
+            number(spread(configuration).map_or_else(String::new, percent)),
+            number(configuration.noise_floor.map_or_else(String::new, percent)),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The slowest session by the fastest one, less 1.
+fn spread(configuration: &BaselineConfiguration) -> Option<f64> {
+    let levels: Vec<f64> = configuration.sessions.iter().filter_map(|session| level(&session.step_ms)).collect();
+    let largest = levels.iter().copied().reduce(f64::max)?;
+    let smallest = levels.iter().copied().reduce(f64::min)?;
+    Some((largest - smallest).exp() - 1.0)
+}
+
+/// One row a configuration and baseline.
+pub fn verdict_table(rows: &[VerdictRow]) -> String {
+    let headers = [
+        "configuration",
+        "against",
+        "step ms\nbefore",
+        "step ms\nnow",
+        "now by\nbefore",
+        "95 % interval",
+        "corrected",
+        "noise\nfloor",
+        "threshold",
+        "attempts",
+        "verdict",
+    ];
+    let has_correction = rows.iter().any(|row| row.corrected_ratio.is_some());
+    let shown = |column: usize| column != 6 || has_correction;
+    let shown_headers = headers.iter().enumerate().filter(|(column, _)| shown(*column));
+    let mut table = table(shown_headers.map(|(_, header)| (*header).to_owned()).collect());
+    for row in rows {
+        let cells = [
+            comfy_table::Cell::new(&row.configuration),
+            comfy_table::Cell::new(match row.against {
+                Against::Pinned => "pinned",
+                Against::Rolling => "rolling",
+                Against::Base => "base",
+            }),
+            number(significant(row.baseline_step_ms, 4)),
+            number(significant(row.step_ms, 4)),
+            number(format!("{:.3}", row.ratio)),
+            number(format!("{:.3} to {:.3}", row.ratio_low, row.ratio_high)),
+            number(row.corrected_ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}"))),
+            number(percent(row.noise_floor)),
+            number(percent(row.threshold)),
+            number(row.attempts.to_string()),
+            comfy_table::Cell::new(verdict(row.verdict)),
+        ];
+        table.add_row(cells.into_iter().enumerate().filter(|(column, _)| shown(*column)).map(|(_, cell)| cell));
+    }
+    table.to_string()
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Improvement => "improvement",
+        Verdict::Regression => "REGRESSION",
+        Verdict::Unconfirmed => "not confirmed",
+    }
+}
+
+fn percent(fraction: f64) -> String {
+    format!("{:.1} %", fraction * 100.0)
+}
+
+/// One row a quantity that is not where its reference is.
+pub fn deviation_table(deviations: &[Deviation]) -> String {
+    let headers = ["configuration", "seed", "quantity", "layer", "reference", "now", "tolerance"].map(str::to_owned);
+    let mut table = table(headers.to_vec());
+    for Deviation { reference, value, tolerance } in deviations {
+        let shown = |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| significant(value, 6));
+        table.add_row([
+            comfy_table::Cell::new(&reference.configuration),
+            number(reference.seed.to_string()),
+            comfy_table::Cell::new(&reference.quantity),
+            number(reference.layer.map_or_else(String::new, |layer| layer.to_string())),
+            number(shown(reference.value)),
+            number(shown(*value)),
+            comfy_table::Cell::new(match tolerance {
+                Tolerance::Absolute(limit) => format!("± {limit}"),
+                Tolerance::Relative(limit) => format!("± {} %", significant(limit * 100.0, 1)),
+            }),
+        ]);
+    }
+    table.to_string()
+}
