@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand. The only place that parses arguments and prints.
 
+mod compare;
 mod devices;
+mod export;
 mod fetch;
 mod guard;
 mod plan;
@@ -17,10 +19,14 @@ use crate::config::ConfigError;
 use crate::data::{DataError, FetchError};
 use crate::device::DeviceError;
 use crate::record::StoreError;
+use crate::report::ExportError;
 use crate::verify::UnknownCase;
 
 /// The exit code of a run that was stopped by Ctrl-C, as shells count it.
 const INTERRUPTED: u8 = 130;
+
+/// The exit code of a comparison whose sides have nothing in common.
+const NOT_COMPARABLE: u8 = 4;
 
 /// Benchmark gradient flow: train deep networks, log every layer's gradients and the throughput to CSV.
 #[derive(Debug, Parser)]
@@ -29,7 +35,8 @@ const INTERRUPTED: u8 = 130;
     about,
     after_help = "\
 Exit codes: 0 done (a network that diverges is a result), 1 a run, a file, a download or a verification failed, \
-2 wrong usage or config, or files of a data set absent or wrong, 130 stopped by Ctrl-C."
+2 wrong usage or config, or files of a data set absent or wrong, \
+4 two sides that have nothing in common to compare, 130 stopped by Ctrl-C."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -50,6 +57,10 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Print the table and draw the figures of an experiment again, from its CSV files
     Report(report::ReportArgs),
+    /// Compare the results of two directories, such as two commits, two devices or two configs
+    Compare(compare::CompareArgs),
+    /// Export the results of an experiment, or of criterion, in the format of another tool
+    Export(export::ExportArgs),
 }
 
 /// What names an experiment and a device.
@@ -91,11 +102,17 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Fetch(args) => fetch::execute(&args),
         Command::Verify(args) => verify::execute(&args),
         Command::Report(args) => report::execute(&args),
+        Command::Compare(args) => compare::execute(&args),
+        Command::Export(args) => export::execute(&args),
     }
 }
 
-/// 2 if the command, the config, the directory or the files of a data set have to be changed, 1 if something failed on the way.
+/// 2 if the command, the config, the directory or the files of a data set have to be changed, 4 if two sides cannot be compared, 1 if
+/// something failed on the way.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<compare::NothingInCommon>() {
+        return ExitCode::from(NOT_COMPARABLE);
+    }
     let is_usage = error.is::<ConfigError>()
         || matches!(
             error.downcast_ref::<DeviceError>(),
@@ -106,7 +123,9 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<UnknownCase>()
         || error.downcast_ref::<FetchError>().is_some_and(FetchError::is_usage)
         || error.is::<verify::AgainstError>()
-        || error.is::<report::NothingToReport>();
+        || error.is::<report::NothingToReport>()
+        || error.is::<compare::SameSide>()
+        || error.is::<ExportError>();
     ExitCode::from(if is_usage { 2 } else { 1 })
 }
 

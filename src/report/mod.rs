@@ -4,12 +4,19 @@ mod axis;
 mod bars;
 mod chart;
 mod color;
+mod comparison;
+mod export;
 mod figures;
 mod format;
 mod heat_map;
 mod page;
 mod table;
 
+pub use comparison::{Environments, Side, SideBySide, comparison_csv, comparison_figure, comparison_table};
+pub use export::{
+    ExportError, Exported, Exporter, Measured, Measurements, Row, Timing, export_as, find_format, of_criterion,
+    of_experiment,
+};
 pub use figures::{FigureError, draw_figures};
 pub use format::{short_name, significant};
 pub use table::{adapter_table, case_table, plan_table, summary_table, verify_table};

@@ -8,7 +8,7 @@ use crate::device::Adapter;
 use crate::plan::{Plan, RunSpec};
 use crate::verify::{Case, Expected, Finding, Outcome, Verdict};
 
-fn table(headers: Vec<String>) -> Table {
+pub(super) fn table(headers: Vec<String>) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING.header_separator(LineStyle::none().fill('─').junction('─')))
@@ -67,7 +67,7 @@ const OUTCOMES: [&str; 17] = [
     "probe\ncost",
 ];
 
-fn number(text: String) -> Cell {
+pub(super) fn number(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
