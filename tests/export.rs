@@ -1,4 +1,5 @@
-//! `gradmark export` and `gradmark compare` as a user meets them, on small real runs and on what criterion really writes.
+//! `gradmark export` and `gradmark compare` as a user meets them, on small real runs and on what criterion really
+//! writes.
 
 #![cfg(feature = "flex")]
 

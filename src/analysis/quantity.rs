@@ -109,13 +109,14 @@ pub fn quantity(name: &str) -> Option<&'static Quantity> {
 }
 
 impl Quantity {
-    /// The value of a run, if it has one. What is of the end of the training is missing where the run diverged, and where nothing
-    /// was trained.
+    /// The value of a run, if it has one. What is of the end of the training is missing where the run diverged, and
+    /// where nothing was trained.
     pub fn of(&self, run: &RunSummary) -> Option<f64> {
         (self.value)(run).filter(|value| value.is_finite())
     }
 
-    /// The median over the seeds that have a value, with its interval: over the seeds, or of a single run over its samples.
+    /// The median over the seeds that have a value, with its interval: over the seeds, or of a single run over its
+    /// samples.
     pub fn over_seeds(&self, configuration: &Configuration<'_>) -> Option<Estimate> {
         let values = configuration.values(|run| self.of(run));
         let estimate = bootstrap(&values, median_in_place)?;

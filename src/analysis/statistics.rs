@@ -36,9 +36,9 @@ impl Estimate {
 /// Resamples of a bootstrap.
 const RESAMPLES: usize = 2000;
 
-/// A statistic of the samples and its 95 % interval by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13), with a
-/// fixed seed. Samples may be pairs, which are then drawn as pairs. The statistic may reorder what it is given. `None` without
-/// samples; one sample has no interval.
+/// A statistic of the samples and its 95 % interval by the percentile bootstrap (Efron and Tibshirani 1993, chapter
+/// 13), with a fixed seed. Samples may be pairs, which are then drawn as pairs. The statistic may reorder what it is
+/// given. `None` without samples; one sample has no interval.
 pub fn bootstrap<T: Copy>(samples: &[T], statistic: impl Fn(&mut [T]) -> f64) -> Option<Estimate> {
     if samples.is_empty() {
         return None;
@@ -54,8 +54,8 @@ pub fn bootstrap<T: Copy>(samples: &[T], statistic: impl Fn(&mut [T]) -> f64) ->
     Some(Estimate { value, interval })
 }
 
-/// The same of two independent sets of samples, each of which is drawn by itself. `None` if one is empty; there is an interval
-/// only if both have several samples.
+/// The same of two independent sets of samples, each of which is drawn by itself. `None` if one is empty; there is an
+/// interval only if both have several samples.
 pub fn bootstrap_both<T: Copy>(a: &[T], b: &[T], statistic: impl Fn(&mut [T], &mut [T]) -> f64) -> Option<Estimate> {
     if a.is_empty() || b.is_empty() {
         return None;
@@ -88,7 +88,8 @@ fn percentiles(mut resample: impl FnMut(&mut ChaCha8Rng) -> f64) -> (f64, f64) {
     (quantile(0.025), quantile(0.975))
 }
 
-/// The median of the samples and its 95 % interval by [`bootstrap`]; that of one sample has no width. `None` without samples.
+/// The median of the samples and its 95 % interval by [`bootstrap`]; that of one sample has no width. `None` without
+/// samples.
 pub fn bootstrap_median(samples: &[f64]) -> Option<Interval> {
     let Estimate { value, interval } = bootstrap(samples, median_in_place)?;
     let (low, high) = interval.unwrap_or((value, value));

@@ -18,14 +18,15 @@ use crate::schema::RunStatus;
 #[command(after_help = "\
 Configurations are matched by the levels of their factors; a single one on each side is compared whatever it is. Runs of the same seed \
 are paired, and the 95 % interval comes from drawing pairs; without seeds in common from drawing the runs of each side. One pair has no \
-interval. Gradients, step time and throughput are compared as candidate / baseline (geometric mean), losses, accuracies and decades as \
+interval, and of a few seeds it is somewhat too narrow. Gradients, step time and throughput are compared as candidate / baseline (geometric mean), losses, accuracies and decades as \
 candidate - baseline (mean). The exit code is 4 if the sides have no configuration in common.")]
 pub(super) struct CompareArgs {
     /// The directory of the baseline, such as `results/before/sigmoid_vs_relu`
     baseline: PathBuf,
     /// The directory of the candidate, which is compared with it
     candidate: PathBuf,
-    /// Where comparison.csv and the figure go [default: `compared_with_<name of the baseline>` in the directory of the candidate]
+    /// Where comparison.csv and the figure go [default: `compared_with_<name of the baseline>` in the directory of the
+    /// candidate]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -80,7 +81,8 @@ pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let csv_file = out.join("comparison.csv");
     record::write_text(&csv_file, &text)?;
     let figure_file = out.join("gradient_ratio_by_layer.svg");
-    let names = [baseline_name.as_str(), name.as_str()];
+    let paths = [baseline_dir.display().to_string(), candidate_dir.display().to_string()];
+    let names = if name == baseline_name { [&*paths[0], &*paths[1]] } else { [&*baseline_name, &*name] };
     let figure = comparison_figure(&factors, names, &compared)
         .map_err(|reason| anyhow::anyhow!("{}: the figure cannot be made: {reason}", figure_file.display()))?;
     match &figure {
@@ -148,8 +150,8 @@ fn common_factors(baseline: &[RunRecord], candidate: &[RunRecord]) -> Vec<String
     factors
 }
 
-/// The configurations of a side in the order of their first runs. A factor that only the other side has gets its level from the config
-/// of the runs, if it is a key of it.
+/// The configurations of a side in the order of their first runs. A factor that only the other side has gets its level
+/// from the config of the runs, if it is a key of it.
 fn configurations<'a>(runs: &'a [RunRecord], factors: &[String]) -> Vec<Configuration<'a>> {
     let mut found: Vec<Configuration<'a>> = Vec::new();
     for run in runs {
@@ -217,7 +219,8 @@ fn pairing(compared: &[SideBySide], factors: &[String], title: &str) -> String {
     )
 }
 
-/// The keys of the configs in which the sides differ, with their values, but for factors that are compared level by level.
+/// The keys of the configs in which the sides differ, with their values, but for factors that are compared level by
+/// level.
 fn changed_settings(matched: &[(&Configuration<'_>, &Configuration<'_>)], factors: &[String]) -> Vec<String> {
     let mut changed: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
     for (baseline, candidate) in matched {

@@ -107,8 +107,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// 2 if the command, the config, the directory or the files of a data set have to be changed, 4 if two sides cannot be compared, 1 if
-/// something failed on the way.
+/// 2 if the command, the config, the directory or the files of a data set have to be changed, 4 if two sides cannot be
+/// compared, 1 if something failed on the way.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<compare::NothingInCommon>() {
         return ExitCode::from(NOT_COMPARABLE);

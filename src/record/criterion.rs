@@ -56,12 +56,13 @@ impl CriterionBenchmark {
     }
 }
 
-/// Reads the latest measurement of every benchmark below a directory of criterion, such as `target/criterion`, in the order of
-/// their ids, numbers in them by their size.
+/// Reads the latest measurement of every benchmark below a directory of criterion, such as `target/criterion`, in the
+/// order of their ids, numbers in them by their size.
 ///
 /// # Errors
 ///
-/// If the directory or a file in it cannot be read, if there is no benchmark, or if a file is not what criterion writes.
+/// If the directory or a file in it cannot be read, if there is no benchmark, or if a file is not what criterion
+/// writes.
 pub fn load_criterion(dir: &Path) -> Result<Vec<CriterionBenchmark>, StoreError> {
     let mut found = Vec::new();
     collect(dir, &mut found)?;

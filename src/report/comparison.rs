@@ -1,4 +1,5 @@
-//! Two sides beside each other: a table for the terminal, a table of everything, and the change of the gradient by layer.
+//! Two sides beside each other: a table for the terminal, a table of everything, and the change of the gradient by
+//! layer.
 
 use comfy_table::Cell;
 

@@ -28,8 +28,8 @@ impl Exporter for Bmf {
         ]
     }
 
-    /// An object of benchmarks, each an object of measures with `value` and, where there is an interval, `lower_value` and
-    /// `upper_value`. A configuration without any value is left out.
+    /// An object of benchmarks, each an object of measures with `value` and, where there is an interval, `lower_value`
+    /// and `upper_value`. A configuration without any value is left out.
     fn write(&self, measurements: &Measurements) -> String {
         let mut benchmarks = Map::new();
         for row in &measurements.rows {
@@ -53,8 +53,8 @@ impl Exporter for Bmf {
     }
 }
 
-/// The name of a measure and the factor to its unit. Every project has `latency`, in nanoseconds, and `throughput`, in operations a
-/// second; others are made when they first occur.
+/// The name of a measure and the factor to its unit. Every project has `latency`, in nanoseconds, and `throughput`, in
+/// operations a second; others are made when they first occur.
 fn measure(quantity: &Measured) -> (String, f64) {
     match quantity.name.as_str() {
         "step_time_ms" => ("latency".to_owned(), 1e6),

@@ -57,8 +57,8 @@ fn row(benchmark: &CriterionBenchmark) -> Row {
     }
 }
 
-/// The group is the table, the function the column and the value the row. A function such as `relu/20x128` without a value is both; a
-/// benchmark of its own goes into a table of such.
+/// The group is the table, the function the column and the value the row. A function such as `relu/20x128` without a
+/// value is both; a benchmark of its own goes into a table of such.
 fn place(benchmark: &CriterionBenchmark) -> [String; 3] {
     let (group, value) = (benchmark.group.as_str(), benchmark.value.as_deref());
     let parts = match (benchmark.function.as_deref(), value) {

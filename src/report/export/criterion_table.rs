@@ -103,8 +103,8 @@ fn message(row: &Row, timing: &Timing) -> Message {
     }
 }
 
-/// An estimate in the unit that suits it: criterion-table shows what it reads. Without an interval the bounds, which may not be absent,
-/// are the estimate.
+/// An estimate in the unit that suits it: criterion-table shows what it reads. Without an interval the bounds, which
+/// may not be absent, are the estimate.
 fn interval(estimate: Estimate) -> Interval {
     let (unit, ns) = match estimate.value {
         value if value < 1e3 => ("ns", 1.0),

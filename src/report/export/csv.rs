@@ -13,8 +13,8 @@ impl Exporter for Csv {
 
     /// A row a configuration: factors, seeds, and median, low and high of each quantity.
     ///
-    /// Names of columns have letters, digits and hyphens only, because `_`, `#`, `%` and `&` mean something to TeX. Levels have no commas,
-    /// because pgfplots knows no quotes.
+    /// Names of columns have letters, digits and hyphens only, because `_`, `#`, `%` and `&` mean something to TeX.
+    /// Levels have no commas, because pgfplots knows no quotes.
     fn write(&self, measurements: &Measurements) -> String {
         let mut columns = factor_columns(&measurements.factors);
         columns.push(measurements.counted.to_owned());

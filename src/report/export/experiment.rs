@@ -6,8 +6,8 @@ use crate::record::RunRecord;
 use crate::report::format::short_name;
 use crate::schema::{ProbeLoad, ThroughputPhase, ThroughputRow};
 
-/// What was measured in an experiment whose results are in `dir`: its runs and their summaries in the same order, with the same
-/// factors.
+/// What was measured in an experiment whose results are in `dir`: its runs and their summaries in the same order, with
+/// the same factors.
 pub fn of_experiment(dir: &str, factors: &[String], runs: &[RunRecord], summaries: &[RunSummary]) -> Measurements {
     let title = runs.first().map_or_else(String::new, |run| run.manifest.experiment.clone());
     let rows = configurations(summaries).into_iter().map(|configuration| {

@@ -18,7 +18,6 @@ impl Exporter for Latex {
             "train_loss",
             "test_accuracy",
             "test_reconstruction_error",
-            "gradient_ratio_first",
             "decades_lost_per_layer_first",
             "decades_lost_per_time_step_first",
             "step_time_ms",
@@ -124,12 +123,15 @@ impl Scale {
     }
 }
 
-/// Three significant digits, and more where the interval is narrower than they tell, up to six.
+/// Two digits of the width of the interval, at most six of the value; without a width three of the value.
 fn decimals(value: f64, width: Option<f64>) -> usize {
     let last = |number: f64, digits: i32| digits - 1 - number.abs().log10().floor() as i32;
     let of_value = |digits| if value == 0.0 { digits - 1 } else { last(value, digits) };
-    let of_width = width.filter(|width| *width > 0.0).map_or(0, |width| last(width, 1));
-    of_width.min(of_value(6)).max(of_value(3)).max(0) as usize
+    let decimals = match width {
+        Some(width) if width > 0.0 => last(width, 2).min(of_value(6)),
+        _ => of_value(3),
+    };
+    decimals.max(0) as usize
 }
 
 /// A text in which no character means anything to LaTeX.
@@ -165,13 +167,19 @@ mod tests {
     #[test]
     fn a_small_table_is_this_text() {
         assert_eq!(
-            export_as(&Latex, &two_rows(), &[]).expect("measured").text,
+            export_as(
+                &Latex,
+                &two_rows(),
+                &["test_accuracy", "gradient_ratio_first", "step_time_ms"].map(str::to_owned)
+            )
+            .expect("measured")
+            .text,
             r"% Median over the seeds, with its 95 % bootstrap interval in brackets. Needs \usepackage{booktabs}.
 \begin{tabular}{lrrrrrr}
 \toprule
 case & depth & seeds & diverged & test accuracy (\%) & first by last gradient, start & step time (ms) \\
 \midrule
-tanh, 1/n & 2 & 5 & 0 & $96.8\;[96.1, 97.2]$ & $3.30\;[3.10, 3.52] \times 10^{-10}$ & $0.116\;[0.115, 0.118]$ \\
+tanh, 1/n & 2 & 5 & 0 & $96.8\;[96.1, 97.2]$ & $3.30\;[3.10, 3.52] \times 10^{-10}$ & $0.1160\;[0.1150, 0.1180]$ \\
 100 \% a\_b & 2 & 5 & 5 & -- & -- & $2.00$ \\
 \bottomrule
 \end{tabular}
@@ -189,20 +197,23 @@ tanh, 1/n & 2 & 5 & 0 & $96.8\;[96.1, 97.2]$ & $3.30\;[3.10, 3.52] \times 10^{-1
     }
 
     #[test]
-    fn a_narrow_interval_has_as_many_digits_as_tell_its_ends_apart() {
+    fn numbers_have_as_many_digits_as_their_interval_tells() {
         let scale = Scale { factor: 1.0, unit: String::new() };
-        assert_eq!(scale.cell(estimate(2.3037, 2.3024, 2.3049)), r"$2.304\;[2.302, 2.305]$");
-        assert_eq!(scale.cell(estimate(1234.5, 1200.0, 1300.0)), r"$1234\;[1200, 1300]$");
-        assert_eq!(scale.cell(estimate(0.0, 0.0, 0.0)), r"$0.00\;[0.00, 0.00]$");
-        assert_eq!(scale.cell(estimate(-1.46e-5, -0.0116, 0.0273)), r"$0.0000\;[-0.0116, 0.0273]$");
-        assert_eq!(scale.cell(estimate(-0.0124, -0.02, -0.01)), r"$-0.0124\;[-0.0200, -0.0100]$");
+        assert_eq!(scale.cell(Some(estimate(2.3037, 2.3024, 2.3049))), r"$2.3037\;[2.3024, 2.3049]$");
+        assert_eq!(scale.cell(Some(estimate(0.0247, 0.0003, 0.1931))), r"$0.02\;[0.00, 0.19]$");
+        assert_eq!(scale.cell(Some(estimate(1234.5, 1200.0, 1300.0))), r"$1234\;[1200, 1300]$");
+        assert_eq!(scale.cell(Some(estimate(6.43e-4, 4.04e-4, 21.56e-4))), r"$6\;[4, 22] \times 10^{-4}$");
+        assert_eq!(scale.cell(Some(estimate(0.0, 0.0, 0.0))), r"$0.00\;[0.00, 0.00]$");
+        assert_eq!(scale.cell(Some(estimate(-1.46e-5, -0.0116, 0.0273))), r"$0.000\;[-0.012, 0.027]$");
+        assert_eq!(scale.cell(Some(estimate(-0.0124, -0.02, -0.01))), r"$-0.012\;[-0.020, -0.010]$");
+        assert_eq!(scale.cell(Some(Estimate { value: 123.456, interval: None })), "$123$");
     }
 
     #[test]
     fn nanoseconds_are_shown_in_the_unit_of_the_longest() {
         let mut measured = two_rows();
         measured.quantities[2].unit = "ns".to_owned();
-        measured.rows[0].values[2] = estimate(3.2e6, 3.1e6, 3.3e6);
+        measured.rows[0].values[2] = Some(estimate(3.2e6, 3.1e6, 3.3e6));
         let text = export_as(&Latex, &measured, &["step_time_ms".to_owned()]).expect("measured").text;
         assert!(text.contains("step time (ms)") && text.contains(r"$3.20\;[3.10, 3.30]$"), "{text}");
     }

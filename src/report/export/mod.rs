@@ -260,8 +260,8 @@ fn kebab_case(name: &str) -> String {
 mod tests {
     use super::*;
 
-    pub fn estimate(value: f64, low: f64, high: f64) -> Option<Estimate> {
-        Some(Estimate { value, interval: Some((low, high)) })
+    pub fn estimate(value: f64, low: f64, high: f64) -> Estimate {
+        Estimate { value, interval: Some((low, high)) }
     }
 
     pub fn quantity(name: &str, title: &str, unit: &str, better: Option<Better>) -> Measured {
@@ -293,9 +293,9 @@ mod tests {
                     "tanh, 1/n",
                     0,
                     vec![
-                        estimate(0.968, 0.961, 0.972),
-                        estimate(3.3e-10, 3.1e-10, 3.52e-10),
-                        estimate(0.116, 0.115, 0.118),
+                        Some(estimate(0.968, 0.961, 0.972)),
+                        Some(estimate(3.3e-10, 3.1e-10, 3.52e-10)),
+                        Some(estimate(0.116, 0.115, 0.118)),
                         None,
                     ],
                 ),
@@ -312,7 +312,7 @@ mod tests {
         let wanted = ["step_time_ms", "test_accuracy", "step_time_ms"].map(str::to_owned);
         let named = measured.named(&wanted).expect("measured");
         assert_eq!(named.quantities.len(), 2);
-        assert_eq!(named.rows[0].values, [estimate(0.116, 0.115, 0.118), estimate(0.968, 0.961, 0.972)]);
+        assert_eq!(named.rows[0].values, [Some(estimate(0.116, 0.115, 0.118)), Some(estimate(0.968, 0.961, 0.972))]);
     }
 
     #[test]
