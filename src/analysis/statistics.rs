@@ -1,6 +1,7 @@
 //! Means, medians and their intervals.
 
 use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 
 use crate::seed;
 
@@ -15,26 +16,84 @@ pub struct Interval {
     pub high: f64,
 }
 
+/// A statistic with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// The statistic of the samples.
+    pub value: f64,
+    /// The lower and the upper end of the interval; `None` where there are too few samples to tell their spread.
+    pub interval: Option<(f64, f64)>,
+}
+
+impl Estimate {
+    /// The same in another unit, by an increasing function.
+    #[must_use]
+    pub fn map(self, unit: impl Fn(f64) -> f64) -> Self {
+        Self { value: unit(self.value), interval: self.interval.map(|(low, high)| (unit(low), unit(high))) }
+    }
+}
+
 /// Resamples of a bootstrap.
 const RESAMPLES: usize = 2000;
 
-/// The median of the samples and its 95 % interval by the percentile bootstrap (Efron and Tibshirani 1993,
-/// chapter 13), with a fixed seed. `None` without samples.
-pub fn bootstrap_median(samples: &[f64]) -> Option<Interval> {
-    let center = median(samples)?;
-    let mut random = seed::stream(0, "bootstrap");
-    let mut resample = vec![0.0; samples.len()];
-    let mut medians: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            for place in &mut resample {
-                *place = samples[random.random_range(0..samples.len())];
-            }
-            median_in_place(&mut resample)
+/// A statistic of the samples and its 95 % interval by the percentile bootstrap (Efron and Tibshirani 1993, chapter
+/// 13), with a fixed seed. Samples may be pairs, which are then drawn as pairs. The statistic may reorder what it is
+/// given. `None` without samples; one sample has no interval.
+pub fn bootstrap<T: Copy>(samples: &[T], statistic: impl Fn(&mut [T]) -> f64) -> Option<Estimate> {
+    if samples.is_empty() {
+        return None;
+    }
+    let mut drawn = samples.to_vec();
+    let value = statistic(&mut drawn);
+    let interval = (samples.len() > 1).then(|| {
+        percentiles(|random| {
+            draw(samples, &mut drawn, random);
+            statistic(&mut drawn)
         })
-        .collect();
-    medians.sort_by(f64::total_cmp);
-    let quantile = |q: f64| medians[((RESAMPLES - 1) as f64 * q).round() as usize];
-    Some(Interval { median: center, low: quantile(0.025), high: quantile(0.975) })
+    });
+    Some(Estimate { value, interval })
+}
+
+/// The same of two independent sets of samples, each of which is drawn by itself. `None` if one is empty; there is an
+/// interval only if both have several samples.
+pub fn bootstrap_both<T: Copy>(a: &[T], b: &[T], statistic: impl Fn(&mut [T], &mut [T]) -> f64) -> Option<Estimate> {
+    if a.is_empty() || b.is_empty() {
+        return None;
+    }
+    let (mut drawn_a, mut drawn_b) = (a.to_vec(), b.to_vec());
+    let value = statistic(&mut drawn_a, &mut drawn_b);
+    let interval = (a.len() > 1 && b.len() > 1).then(|| {
+        percentiles(|random| {
+            draw(a, &mut drawn_a, random);
+            draw(b, &mut drawn_b, random);
+            statistic(&mut drawn_a, &mut drawn_b)
+        })
+    });
+    Some(Estimate { value, interval })
+}
+
+/// Draws with replacement.
+fn draw<T: Copy>(samples: &[T], drawn: &mut [T], random: &mut ChaCha8Rng) {
+    for place in drawn {
+        *place = samples[random.random_range(0..samples.len())];
+    }
+}
+
+/// The ends of the 95 % interval of a statistic that is drawn again and again.
+fn percentiles(mut resample: impl FnMut(&mut ChaCha8Rng) -> f64) -> (f64, f64) {
+    let mut random = seed::stream(0, "bootstrap");
+    let mut values: Vec<f64> = (0..RESAMPLES).map(|_| resample(&mut random)).collect();
+    values.sort_by(f64::total_cmp);
+    let quantile = |q: f64| values[((RESAMPLES - 1) as f64 * q).round() as usize];
+    (quantile(0.025), quantile(0.975))
+}
+
+/// The median of the samples and its 95 % interval by [`bootstrap`]; that of one sample has no width. `None` without
+/// samples.
+pub fn bootstrap_median(samples: &[f64]) -> Option<Interval> {
+    let Estimate { value, interval } = bootstrap(samples, median_in_place)?;
+    let (low, high) = interval.unwrap_or((value, value));
+    Some(Interval { median: value, low, high })
 }
 
 /// The median; `None` without samples.
@@ -42,7 +101,8 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     (!samples.is_empty()).then(|| median_in_place(&mut samples.to_vec()))
 }
 
-fn median_in_place(samples: &mut [f64]) -> f64 {
+/// The median of samples that it sorts; there is at least one.
+pub(super) fn median_in_place(samples: &mut [f64]) -> f64 {
     samples.sort_by(f64::total_cmp);
     let middle = samples.len() / 2;
     if samples.len() % 2 == 1 { samples[middle] } else { f64::midpoint(samples[middle - 1], samples[middle]) }
@@ -90,6 +150,19 @@ mod tests {
     fn too_few_samples_have_no_statistic_instead_of_0() {
         assert_eq!((median(&[]), mean(&[]), bootstrap_median(&[])), (None, None, None));
         assert_eq!(standard_deviation(&[1.0]), None);
+    }
+
+    #[test]
+    fn one_sample_has_a_statistic_and_no_interval_and_pairs_are_drawn_as_pairs() {
+        assert_eq!(bootstrap(&[3.0], median_in_place), Some(Estimate { value: 3.0, interval: None }));
+        assert_eq!(bootstrap(&[], median_in_place), None);
+        assert_eq!(bootstrap_both(&[1.0, 2.0], &[5.0], |a, b| b[0] - a[0]).map(|one| one.interval), Some(None));
+        assert_eq!(bootstrap_both(&[], &[5.0], |_, b| b[0]), None);
+        // The difference within every pair is 1, whichever pairs are drawn.
+        let pairs = [(1.0, 2.0), (10.0, 11.0), (100.0, 101.0)];
+        let mean_difference = |drawn: &mut [(f64, f64)]| drawn.iter().map(|(a, b)| b - a).sum::<f64>() / 3.0;
+        let expected = Estimate { value: 1.0, interval: Some((1.0, 1.0)) };
+        assert_eq!(bootstrap(&pairs, mean_difference), Some(expected));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The command line: one file a subcommand. The only place that parses arguments and prints.
 
 mod baseline;
+mod compare;
 mod devices;
+mod export;
 mod fetch;
 mod gate;
 mod guard;
@@ -22,6 +24,7 @@ use crate::data::{DataError, FetchError};
 use crate::device::DeviceError;
 use crate::gate::MeasurerError;
 use crate::record::StoreError;
+use crate::report::ExportError;
 use crate::verify::UnknownCase;
 
 /// The exit code of a run that was stopped by Ctrl-C, as shells count it.
@@ -65,6 +68,10 @@ enum Command {
     /// Measure speed as a gate asks for it
     #[command(hide = true)]
     Measure(measure::MeasureArgs),
+    /// Compare the results of two directories, such as two commits, two devices or two configs
+    Compare(compare::CompareArgs),
+    /// Export the results of an experiment, or of criterion, in the format of another tool
+    Export(export::ExportArgs),
 }
 
 /// What names an experiment and a device.
@@ -109,13 +116,18 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Baseline(args) => baseline::execute(&args),
         Command::Gate(args) => gate::execute(&args),
         Command::Measure(args) => measure::execute(&args),
+        Command::Compare(args) => compare::execute(&args),
+        Command::Export(args) => export::execute(&args),
     }
 }
 
 /// 2 if the command, the config, the directory or the files of a data set have to be changed, 4 if two sides cannot be compared, 130
 /// if it was stopped, 1 if something failed on the way.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<gate::Incomparable>() || matches!(error.downcast_ref(), Some(MeasurerError::Foreign { .. })) {
+    if error.is::<compare::NothingInCommon>()
+        || error.is::<gate::Incomparable>()
+        || matches!(error.downcast_ref(), Some(MeasurerError::Foreign { .. }))
+    {
         return ExitCode::from(INCOMPARABLE);
     }
     if error.is::<speed::Interrupted>() {
@@ -133,7 +145,9 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<verify::AgainstError>()
         || error.is::<report::NothingToReport>()
         || error.is::<gate::NoConfig>()
-        || matches!(error.downcast_ref(), Some(MeasurerError::Start { .. }));
+        || matches!(error.downcast_ref(), Some(MeasurerError::Start { .. }))
+        || error.is::<compare::SameSide>()
+        || error.is::<ExportError>();
     ExitCode::from(if is_usage { 2 } else { 1 })
 }
 

@@ -23,29 +23,42 @@ pub(super) struct ReportArgs {
 pub(super) struct NothingToReport(PathBuf);
 
 pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<ExitCode> {
-    let mut runs = record::load_experiment(&args.dir)?;
-    // Runs were made in the order of their plan.
-    runs.sort_by(|a, b| a.manifest.started_at.cmp(&b.manifest.started_at));
-    if runs.is_empty() {
-        return Err(NothingToReport(args.dir.clone()).into());
-    }
-    complete_factors(&mut runs);
+    let runs = load(&args.dir)?;
     write_report(&args.dir, &runs)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// The runs of an experiment, at least one, in their order and with the same factors.
+pub(super) fn load(dir: &Path) -> anyhow::Result<Vec<RunRecord>> {
+    let mut runs = record::load_experiment(dir)?;
+    // Runs were made in the order of their plan.
+    runs.sort_by(|a, b| a.manifest.started_at.cmp(&b.manifest.started_at));
+    if runs.is_empty() {
+        return Err(NothingToReport(dir.to_owned()).into());
+    }
+    complete_factors(&mut runs);
+    Ok(runs)
+}
+
+/// The names of the factors, which all runs have.
+pub(super) fn factors(runs: &[RunRecord]) -> Vec<String> {
+    let names = |run: &RunRecord| run.manifest.factors.iter().map(|(name, _)| name.clone()).collect();
+    runs.first().map(names).unwrap_or_default()
+}
+
+/// The summary of each run.
+pub(super) fn summaries(runs: &[RunRecord]) -> Vec<RunSummary> {
+    let summary = |run: &RunRecord| {
+        let manifest = &run.manifest;
+        let levels = manifest.factors.iter().map(|(_, level)| level.clone()).collect();
+        analysis::summarize(&manifest.run_id, levels, manifest.seed, manifest.status.clone(), &run.rows)
+    };
+    runs.iter().map(summary).collect()
+}
+
 /// Writes `summary.csv` and the figures of the runs, which have the same factors, in their order, and prints the table.
 pub(super) fn write_report(dir: &Path, runs: &[RunRecord]) -> anyhow::Result<()> {
-    let names = |run: &RunRecord| run.manifest.factors.iter().map(|(name, _)| name.clone()).collect();
-    let factors: Vec<String> = runs.first().map(names).unwrap_or_default();
-    let summaries: Vec<RunSummary> = runs
-        .iter()
-        .map(|run| {
-            let manifest = &run.manifest;
-            let levels = manifest.factors.iter().map(|(_, level)| level.clone()).collect();
-            analysis::summarize(&manifest.run_id, levels, manifest.seed, manifest.status.clone(), &run.rows)
-        })
-        .collect();
+    let (factors, summaries) = (factors(runs), summaries(runs));
     record::write_summary(dir, &factors, &summaries)?;
     let figures = report::draw_figures(dir, runs)?;
     if let Some(question) = runs.first().map(|run| &run.manifest.question).filter(|question| !question.is_empty()) {
@@ -96,7 +109,7 @@ fn complete_factors(runs: &mut [RunRecord]) {
 }
 
 /// Every key of a run's config with its value, and the device.
-fn settings(manifest: &Manifest) -> BTreeMap<String, String> {
+pub(super) fn settings(manifest: &Manifest) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::from([("device".to_owned(), manifest.environment.adapter.label())]);
     let config = serde_json::to_value(&manifest.config).unwrap_or_default();
     for (section, keys) in config.as_object().into_iter().flatten() {

@@ -7,6 +7,8 @@ use std::hint::black_box;
 const IN_CACHE: usize = 2048;
 /// Rounds over them.
 const ROUNDS: usize = 6000;
+/// Multiplications and additions of which each waits for the one before it.
+const CHAIN: usize = 500_000;
 /// Numbers that have to come from the cache that cores share, or from memory.
 const STREAMED: usize = 1 << 20;
 
@@ -22,7 +24,8 @@ impl Yardstick {
         Self { in_cache: vec![1.0; IN_CACHE], streamed: vec![1.0; STREAMED] }
     }
 
-    /// Does the work once: multiplications and additions in the cache, and one pass over memory.
+    /// Does the work once: multiplications and additions in the cache, which a neighbour on the same core slows down most, one pass over
+    /// memory, and a chain of operations, which only the clock slows down.
     pub(super) fn work(&mut self) {
         for round in 0..ROUNDS {
             let shift = black_box(1e-6 * round as f32);
@@ -34,6 +37,11 @@ impl Yardstick {
         for value in &mut self.streamed {
             *value = *value * scale + 1e-3;
         }
+        let mut chain = black_box(1.0_f32);
+        for _ in 0..CHAIN {
+            chain = chain * 0.999 + 1e-3;
+        }
+        black_box(chain);
         black_box(&mut self.in_cache);
         black_box(&mut self.streamed);
     }

@@ -21,6 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use self::layout::Layout;
+pub(super) use self::layout::left_out;
 use super::chart::Chart;
 use super::page::Figure;
 use crate::record::RunRecord;
