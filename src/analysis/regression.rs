@@ -130,6 +130,16 @@ pub fn level(samples: &[f64]) -> Option<f64> {
     median(samples).map(f64::ln)
 }
 
+/// The level of a session of which a fixed piece of work, timed before each sample and after the last, tells how fast the machine was:
+/// each sample counts relative to the pieces on both of its sides. `None` as of [`level`], or without as many pieces.
+pub fn corrected_level(samples: &[f64], yardsticks: &[f64]) -> Option<f64> {
+    if yardsticks.len() != samples.len() + 1 {
+        return None;
+    }
+    let around = yardsticks.windows(2).map(|sides| f64::midpoint(sides[0], sides[1]));
+    level(&samples.iter().zip(around).map(|(sample, yardstick)| sample / yardstick).collect::<Vec<f64>>())
+}
+
 /// The logarithm of the ratio within a round of pairs: the median over its pairs. `None` with fewer than [`MINIMUM_SAMPLES`] pairs or if a
 /// time is not a positive number.
 pub fn paired_level(pairs: &[(f64, f64)]) -> Option<f64> {
@@ -233,6 +243,10 @@ mod tests {
         assert_eq!(level(&[1.0, 1.0, 0.0, 1.0, 1.0]), None);
         assert_eq!(level(&[1.0, 1.0, f64::NAN, 1.0, 1.0]), None);
         assert_eq!(level(&[3.0, 1.0, 2.0, 9.0, 1.0]), Some(2f64.ln()));
+        // The machine became half as fast in the middle of a session.
+        let (samples, yardsticks) = ([1.0, 1.0, 1.0, 2.0, 2.0], [3.0, 3.0, 3.0, 3.0, 6.0, 6.0]);
+        assert!((corrected_level(&samples, &yardsticks).expect("five") - (1.0f64 / 3.0).ln()).abs() < 1e-12);
+        assert_eq!(corrected_level(&samples, &yardsticks[1..]), None);
         assert_eq!(paired_level(&[(1.0, 1.1); 4]), None);
         assert!((paired_level(&[(2.0, 2.2); 5]).expect("five") - 1.1f64.ln()).abs() < 1e-12);
     }

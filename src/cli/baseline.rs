@@ -120,7 +120,10 @@ impl<'a> Origin<'a> {
             return Ok(Self::Criterion { dir, environment, benchmarks: criterion_sessions(dir)? });
         }
         let path = args.config.as_deref().context("name the config, or --criterion")?;
-        Ok(Self::Config { path, measured: Measured::new(path, &args.speed.overrides, &args.speed)? })
+        Ok(Self::Config {
+            path,
+            measured: Measured::new(path, &args.speed.overrides, &args.speed.device, &args.speed)?,
+        })
     }
 
     /// A baseline without configurations.

@@ -19,9 +19,9 @@ use crate::plan;
 use crate::record::{Environment, Session};
 
 /// Sessions of a baseline.
-pub(super) const BASELINE_SESSIONS: usize = 15;
+pub(super) const BASELINE_SESSIONS: usize = 20;
 /// Sessions, or rounds of pairs, of an attempt of a gate.
-pub(super) const GATE_SESSIONS: usize = 5;
+pub(super) const GATE_SESSIONS: usize = 10;
 
 /// How much is measured, and on which device.
 #[derive(Debug, Args)]
@@ -34,10 +34,10 @@ pub(super) struct SpeedArgs {
     #[arg(long, default_value = "auto", value_name = "NAME[:INDEX]")]
     pub device: String,
     /// Samples of a session for each configuration, at least 5
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = at_least(MINIMUM_SAMPLES))]
+    #[arg(long, default_value_t = 6, value_name = "N", value_parser = at_least(MINIMUM_SAMPLES))]
     pub samples: usize,
     /// The least length of a sample in milliseconds; it holds as many whole steps as that takes
-    #[arg(long, default_value_t = 40.0, value_name = "MS", value_parser = milliseconds)]
+    #[arg(long, default_value_t = 25.0, value_name = "MS", value_parser = milliseconds)]
     pub sample_ms: f64,
     #[command(flatten)]
     pub data: DataArgs,
@@ -86,16 +86,16 @@ pub(super) struct Measured<'a> {
 }
 
 impl<'a> Measured<'a> {
-    /// Reads the config and finds the device and the data. Nothing is measured.
-    pub(super) fn new(config: &Path, overrides: &[String], args: &'a SpeedArgs) -> anyhow::Result<Self> {
+    /// Reads the config and finds the device, which `--device` does not name again, and the data. Nothing is measured.
+    pub(super) fn new(config: &Path, overrides: &[String], device: &str, args: &'a SpeedArgs) -> anyhow::Result<Self> {
         let source = Source::load(config, overrides)?;
-        let adapter = device::find(args.device.parse()?)?;
+        let adapter = device::find(device.parse()?)?;
         let plan = plan::plan(&source, &adapter.label())?;
         let sources = Sources::new(args.data.data_dir.as_deref());
         for run in &plan.runs {
             sources.require(&run.config)?;
         }
-        let mut arguments: Vec<OsString> = vec![config.into(), "--device".into(), args.device.clone().into()];
+        let mut arguments: Vec<OsString> = vec![config.into(), "--device".into(), device.into()];
         for argument in overrides {
             arguments.extend(["--set".into(), argument.into()]);
         }

@@ -1,7 +1,8 @@
 //! Attempt after attempt, until it is clear of every configuration whether its speed changed.
 
 use crate::analysis::{
-    Attempt, Decision, TimeRatio, decide, level, median, noise_floor, ratio_of_rounds, ratio_of_sessions,
+    Attempt, Decision, TimeRatio, corrected_level, decide, level, median, noise_floor, ratio_of_rounds,
+    ratio_of_sessions,
 };
 use crate::record::{BaselineConfiguration, Session};
 use crate::schema::{Against, Verdict};
@@ -91,7 +92,7 @@ pub fn attempt_of_sessions(
     let too_few = TooFew { what: "sessions", found: after.len(), needed: 1 };
     let ratio = ratio_of_sessions(&before, &after).ok_or(too_few)?;
     let corrected = |sessions: &[Session]| {
-        let level = |one: &Session| Some(level(&one.step_ms)? - level(&one.yardstick_ms)?);
+        let level = |one: &Session| corrected_level(&one.step_ms, &one.yardstick_ms);
         sessions.iter().map(level).collect::<Option<Vec<f64>>>()
     };
     let corrected = corrected(&baseline.sessions).zip(corrected(now)).filter(|_| is_corrected);
@@ -137,7 +138,7 @@ mod tests {
             let factor = 1.0 + 0.01 * (place % 3) as f64;
             Session {
                 step_ms: vec![step_ms * factor; MINIMUM_SAMPLES],
-                yardstick_ms: vec![yardstick_ms * factor; MINIMUM_SAMPLES],
+                yardstick_ms: vec![yardstick_ms * factor; MINIMUM_SAMPLES + 1],
             }
         };
         (0..count).map(session).collect()

@@ -83,8 +83,8 @@ impl BaselineConfiguration {
 pub struct Session {
     /// The time of a step, or of an iteration, in each sample, in milliseconds.
     pub step_ms: Vec<f64>,
-    /// The time that a fixed piece of work took before each sample, in milliseconds; empty where the device is no CPU, and of
-    /// benchmarks.
+    /// The time that a fixed piece of work took before each sample and after the last, in milliseconds; empty where the device is no
+    /// CPU, and of benchmarks.
     pub yardstick_ms: Vec<f64>,
 }
 

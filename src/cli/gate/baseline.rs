@@ -66,7 +66,7 @@ enum Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Finds out what is to be measured, and whether it is what the baseline was measured on.
+    /// Finds out what is to be measured, and whether it is what the baseline was measured on. What is not named is as it was then.
     fn of(args: &'a GateArgs, pinned: &Baseline, store: &BaselineStore) -> anyhow::Result<Self> {
         if let Some(dir) = &args.criterion {
             check_is_of_criterion(pinned, store)?;
@@ -82,7 +82,13 @@ impl<'a> Subject<'a> {
         };
         let is_as_saved = args.config.is_none() && args.speed.overrides.is_empty();
         let config = args.config.as_deref().unwrap_or(path);
-        let measured = Measured::new(config, if is_as_saved { overrides } else { &args.speed.overrides }, &args.speed)?;
+        let overrides = if is_as_saved { overrides } else { &args.speed.overrides };
+        let adapter = &pinned.environment.adapter;
+        let device = match args.speed.device.as_str() {
+            "auto" => format!("{}:{}", adapter.backend.name(), adapter.index),
+            named => named.to_owned(),
+        };
+        let measured = Measured::new(config, overrides, &device, &args.speed)?;
         check_configurations(pinned, &measured.configurations, store)?;
         Ok(Self::Config(measured))
     }
@@ -216,6 +222,7 @@ impl<'a> Trials<'a> {
         updates_on_improvement: bool,
     ) -> anyhow::Result<()> {
         let saved_at = rows.first().map(|row| row.measured_at.clone()).unwrap_or_default();
+        let is_of_criterion = matches!(self.pinned.source, BaselineSource::Criterion { .. });
         let mut is_updated = false;
         for (pinned, sessions) in self.pinned.configurations.iter_mut().zip(measured) {
             let of_it = |row: &&VerdictRow| row.configuration == pinned.name;
@@ -225,16 +232,15 @@ impl<'a> Trials<'a> {
             if !rows.iter().filter(of_it).all(has_passed) {
                 continue;
             }
-            // The sessions of criterion come one by one: the last few are what passed last.
-            let kept = self.rolling.configurations.iter_mut().find(|one| one.name == pinned.name);
-            if let Some(rolling) = kept {
-                let mut recent = if sessions.len() < GATE_SESSIONS { rolling.sessions.clone() } else { Vec::new() };
-                recent.extend(sessions.clone());
-                let surplus = recent.len().saturating_sub(GATE_SESSIONS.max(sessions.len()));
-                rolling.sessions = recent.split_off(surplus);
+            if let Some(rolling) = self.rolling.configurations.iter_mut().find(|one| one.name == pinned.name) {
+                // The sessions of criterion come one by one: the last few are what passed last.
+                let kept = if is_of_criterion { GATE_SESSIONS.saturating_sub(sessions.len()) } else { 0 };
+                let surplus = rolling.sessions.len().saturating_sub(kept);
+                rolling.sessions.drain(..surplus);
+                rolling.sessions.extend(sessions.clone());
             }
             if faster && updates_on_improvement {
-                let block = if sessions.len() < GATE_SESSIONS { 1 } else { GATE_SESSIONS };
+                let block = if is_of_criterion { 1 } else { GATE_SESSIONS };
                 let floor = noise_floor_of(&sessions, block);
                 pinned.noise_floor = pinned.noise_floor.into_iter().chain(floor).reduce(f64::max);
                 pinned.sessions = sessions;

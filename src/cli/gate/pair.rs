@@ -19,7 +19,7 @@ pub(super) fn execute(base: &Path, args: &GateArgs) -> anyhow::Result<ExitCode> 
     let Some(config) = &args.config else {
         return Err(NoConfig(base.display().to_string()).into());
     };
-    let measured = Measured::new(config, &args.speed.overrides, &args.speed)?;
+    let measured = Measured::new(config, &args.speed.overrides, &args.speed.device, &args.speed)?;
     let of_base = Measurer::start(base, measured.arguments())?.hello().clone();
     let differences = differences(&of_base.environment, &measured.environment);
     for difference in check_differences(base, differences, &args.allow)?.iter().filter(|_| !args.speed.quiet) {
