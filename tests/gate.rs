@@ -229,6 +229,9 @@ fn a_baseline_that_is_absent_damaged_or_of_another_version_is_refused_by_name() 
     refused(dir.path(), &gate, 2, &["pinned.json: is cut off", "save the baseline anew"]);
     fs::write(&path, whole.replace("\"baseline_version\": 1", "\"baseline_version\": 99")).expect("writable");
     refused(dir.path(), &gate, 2, &["has version 99", "version 1"]);
+    change(dir.path(), "rolling.json", |baseline| baseline["configurations"] = json!([]));
+    fs::copy(dir.path().join("baselines/main/rolling.json"), &path).expect("writable");
+    refused(dir.path(), &gate, 2, &["pinned.json: has no configuration"]);
     fs::write(&path, "[]").expect("writable");
     refused(dir.path(), &gate, 2, &["is not a baseline"]);
     ends_with(dir.path(), &format!("{again} --force"), 0);

@@ -187,7 +187,7 @@ impl BaselineStore {
     ///
     /// # Errors
     ///
-    /// If it is not there, cut off, or of another version.
+    /// If it is not there, cut off, empty, or of another version.
     pub fn read(&self, kept: Kept) -> Result<Baseline, StoreError> {
         let path = self.dir.join(kept.file());
         let mend = "save the baseline anew: gradmark baseline save NAME CONFIG --force";
@@ -209,7 +209,11 @@ impl BaselineStore {
                 "save the baseline anew, or gate with the gradmark that saved it",
             ));
         }
-        serde_json::from_slice(&bytes).map_err(damaged)
+        let baseline: Baseline = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if baseline.configurations.is_empty() {
+            return Err(StoreError::unusable(&path, "has no configuration", mend));
+        }
+        Ok(baseline)
     }
 
     /// Writes one of the two, whole or not at all.

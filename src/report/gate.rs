@@ -108,3 +108,61 @@ pub fn deviation_table(deviations: &[Deviation]) -> String {
     }
     table.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(corrected_ratio: Option<f64>, verdict: Verdict) -> VerdictRow {
+        VerdictRow {
+            configuration: "depth=8".to_owned(),
+            against: Against::Pinned,
+            baseline_step_ms: 1.0,
+            step_ms: 1.1,
+            ratio: 1.1,
+            ratio_low: 1.08,
+            ratio_high: 1.12,
+            corrected_ratio,
+            noise_floor: 0.021,
+            threshold: 0.05,
+            attempts: 3,
+            verdict,
+            ..VerdictRow::default()
+        }
+    }
+
+    #[test]
+    fn a_verdict_stands_beside_its_ratio_interval_floor_and_threshold() {
+        let text = verdict_table(&[row(Some(1.09), Verdict::Regression)]);
+        let cells: Vec<&str> =
+            text.lines().last().expect("a row").split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        let expected = [
+            "depth=8",
+            "pinned",
+            "1.000",
+            "1.100",
+            "1.100",
+            "1.080 to 1.120",
+            "1.090",
+            "2.1 %",
+            "5.0 %",
+            "3",
+            "REGRESSION",
+        ];
+        assert_eq!(cells, expected);
+    }
+
+    #[test]
+    fn the_column_of_the_correction_is_there_only_where_something_is_corrected() {
+        assert!(!verdict_table(&[row(None, Verdict::Pass)]).contains("corrected"));
+        assert!(verdict_table(&[row(None, Verdict::Pass), row(Some(1.0), Verdict::Pass)]).contains("corrected"));
+    }
+
+    #[test]
+    fn a_quantity_that_a_run_lost_is_told_as_none() {
+        let reference =
+            crate::schema::ReferenceRow { quantity: "train_loss".to_owned(), value: Some(0.5), ..Default::default() };
+        let text = deviation_table(&[Deviation { reference, value: None, tolerance: Tolerance::Relative(0.02) }]);
+        assert!(text.contains("none") && text.contains("± 2 %") && text.contains("0.500000"), "{text}");
+    }
+}

@@ -255,6 +255,6 @@ fn conclude(args: &GateArgs, rows: &[VerdictRow]) -> anyhow::Result<ExitCode> {
         ))?;
         return Ok(ExitCode::from(INCOMPARABLE));
     }
-    print(&format!("passed: no regression in {}", rows.len()))?;
+    print(&format!("passed: no regression in {} comparison{}", rows.len(), plural(rows.len())))?;
     Ok(ExitCode::SUCCESS)
 }
