@@ -70,6 +70,12 @@ enum Numbers {
         first: f32,
         second: f32,
     },
+    RmsProp {
+        rate: f32,
+        smoothing: f32,
+        momentum: f32,
+        epsilon: f32,
+    },
 }
 
 /// See [`super::update::updated`].
@@ -157,6 +163,14 @@ fn begin(moments: &mut Moments, update: &Update<'_>, count: usize) -> Numbers {
                 second: unbiased(beta_2),
             }
         }
+        Rule::RmsProp { smoothing, momentum, epsilon } => {
+            moments.second.resize(count, 0.0);
+            if momentum > 0.0 {
+                moments.first.resize(count, 0.0);
+            }
+            let (smoothing, momentum, epsilon) = (smoothing as f32, momentum as f32, epsilon as f32);
+            Numbers::RmsProp { rate, smoothing, momentum, epsilon }
+        }
     }
 }
 
@@ -205,6 +219,13 @@ fn apply(
         Numbers::Adam { rate, betas, epsilon, first: unbiased_1, second: unbiased_2 } => {
             adapt(weights, gradient, (first, second), betas, [rate, epsilon, unbiased_1, unbiased_2, factor]);
         }
+        // Without momentum there is no velocity.
+        Numbers::RmsProp { rate, smoothing, epsilon, .. } if first.is_empty() => {
+            divide(weights, gradient, second, [rate, smoothing, epsilon, factor]);
+        }
+        Numbers::RmsProp { rate, smoothing, momentum, epsilon } => {
+            divide_and_roll(weights, gradient, (first, second), [rate, smoothing, momentum, epsilon, factor]);
+        }
     }
 }
 
@@ -236,6 +257,30 @@ fn adapt(
         *mean = beta_1 * *mean + (1.0 - beta_1) * gradient;
         *square = beta_2 * *square + (1.0 - beta_2) * gradient * gradient;
         *weight -= rate * (*mean * unbiased_1) / ((*square * unbiased_2).sqrt() + epsilon);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn divide(weights: &mut [f32], gradient: &[f32], square: &mut [f32], [rate, smoothing, epsilon, factor]: [f32; 4]) {
+    for ((weight, gradient), square) in weights.iter_mut().zip(gradient).zip(square) {
+        let gradient = factor * gradient;
+        *square = smoothing * *square + (1.0 - smoothing) * gradient * gradient;
+        *weight -= rate * (gradient / (square.sqrt() + epsilon));
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn divide_and_roll(
+    weights: &mut [f32],
+    gradient: &[f32],
+    (velocity, square): (&mut [f32], &mut [f32]),
+    [rate, smoothing, momentum, epsilon, factor]: [f32; 5],
+) {
+    for (((weight, gradient), velocity), square) in weights.iter_mut().zip(gradient).zip(velocity).zip(square) {
+        let gradient = factor * gradient;
+        *square = smoothing * *square + (1.0 - smoothing) * gradient * gradient;
+        *velocity = momentum * *velocity + gradient / (square.sqrt() + epsilon);
+        *weight -= rate * *velocity;
     }
 }
 

@@ -28,6 +28,15 @@ pub enum Rule {
         /// What is added to the root.
         epsilon: f64,
     },
+    /// Tieleman and Hinton 2012, lecture 6.5: v = momentum v + g / (the root of the mean of squares + epsilon), w - rate v.
+    RmsProp {
+        /// The share of the old mean of squares.
+        smoothing: f64,
+        /// The share of the last update.
+        momentum: f64,
+        /// What is added to the root.
+        epsilon: f64,
+    },
 }
 
 /// What an optimizer remembers of a parameter, of as many numbers as it has.
@@ -35,9 +44,9 @@ pub enum Rule {
 pub struct Moments {
     /// Updates so far.
     pub steps: u32,
-    /// The velocity, or the mean of the gradient.
+    /// The velocity, or of Adam the mean of the gradient.
     pub first: Vec<f32>,
-    /// The mean of its square.
+    /// The mean of the gradient's square.
     pub second: Vec<f32>,
 }
 

@@ -17,7 +17,7 @@ use crate::probe::{Path, follow_path, gradient};
 #[derive(Clone)]
 pub struct Optimizer {
     burns: ModuleOptimizer,
-    /// What one pass does, for the optimizers that have one.
+    /// What one pass does; nothing if the operations are to be Burn's.
     rule: Option<Rule>,
     /// Whether the parameters lie where it is one pass: known from the first update on.
     lies_on_the_cpu: Option<bool>,
@@ -37,7 +37,7 @@ pub struct MeasuredUpdates {
 impl Optimizer {
     /// A new optimizer.
     pub fn new(training: &TrainingConfig, kernels: Kernels) -> Self {
-        let rule = rule(training).filter(|_| kernels == Kernels::Fused);
+        let rule = (kernels == Kernels::Fused).then(|| rule(training));
         Self { burns: burns(training), rule, lies_on_the_cpu: None, moments: HashMap::new() }
     }
 
@@ -129,14 +129,16 @@ fn lies_on_the_cpu<M: Module>(module: &M) -> bool {
     first.0.unwrap_or(false)
 }
 
-fn rule(training: &TrainingConfig) -> Option<Rule> {
+fn rule(training: &TrainingConfig) -> Rule {
     match training.optimizer {
-        config::Optimizer::Sgd if training.momentum > 0.0 => Some(Rule::Momentum { momentum: training.momentum }),
-        config::Optimizer::Sgd => Some(Rule::Sgd),
+        config::Optimizer::Sgd if training.momentum > 0.0 => Rule::Momentum { momentum: training.momentum },
+        config::Optimizer::Sgd => Rule::Sgd,
         config::Optimizer::Adam | config::Optimizer::Adamw => {
-            Some(Rule::Adam { beta_1: training.beta_1(), beta_2: training.beta_2(), epsilon: training.epsilon() })
+            Rule::Adam { beta_1: training.beta_1(), beta_2: training.beta_2(), epsilon: training.epsilon() }
         }
-        config::Optimizer::Rmsprop => None,
+        config::Optimizer::Rmsprop => {
+            Rule::RmsProp { smoothing: training.smoothing(), momentum: training.momentum, epsilon: training.epsilon() }
+        }
     }
 }
 
@@ -239,5 +241,12 @@ mod tests {
             w -= 0.1 * gradient / (square.sqrt() + 1e-8);
         }
         assert_close(descend(&training), w);
+        let (mut w, mut square, mut v) = (1.0, 0.0_f64, 0.0);
+        for gradient in GRADIENTS {
+            square = 0.9 * square + 0.1 * gradient * gradient;
+            v = 0.8 * v + gradient / (square.sqrt() + 1e-8);
+            w -= 0.1 * v;
+        }
+        assert_close(descend(&TrainingConfig { momentum: 0.8, ..training }), w);
     }
 }
