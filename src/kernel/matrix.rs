@@ -1,9 +1,9 @@
 //! Products of matrices on the CPU, as a dense layer needs them.
 //!
 //! A tile of the result stands in vector registers while the sums over the inner dimension run. The second factor is read from
-//! panels of as many columns as a tile has, which are packed first, as many as stay in the cache; the first factor is read where it lies. Who takes some columns of the
-//! result packs what is needed for them and no more, so that nobody waits for others, and weights come from memory once. Every element is summed in
-//! the same order, whatever the number of threads and whoever takes which part.
+//! panels of as many columns as a tile has, which are packed first, as many as stay in the cache; the first factor is read where it
+//! lies. Who takes some columns of the result packs what is needed for them and no more: nobody waits for others, and weights come
+//! from memory once. Every element is summed in the same order, whatever the number of threads and whoever takes which part.
 
 // A function that is not inlined into one with a target feature does without it.
 #![allow(clippy::inline_always)]
@@ -276,19 +276,17 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(
             for row in (0..out.len()).step_by(ROWS) {
                 let count = ROWS.min(out.len() - row);
                 // Rows that are not there repeat the last one; what becomes of them is not looked at.
-                let at = |row: usize, place: usize| x.row(row + place.min(count - 1));
+                let at = |place: usize| x.row(row + place.min(count - 1));
                 let mut take = |sums: &[[T::Vector<S>; SIDE_BY_SIDE]]| {
                     for (sums, out) in sums.iter().zip(&mut out[row..row + count]) {
                         put::<S, T>(simd, sums, &mut out[place.clone()], |_, new, _| new);
                     }
                 };
                 match count {
-                    0..=2 => take(&tile::<S, T, 2>(simd, std::array::from_fn(|place| at(row, place)), panel)),
-                    3..=4 => take(&tile::<S, T, 4>(simd, std::array::from_fn(|place| at(row, place)), panel)),
-                    5..=8 if ROWS > 8 => {
-                        take(&tile::<S, T, 8>(simd, std::array::from_fn(|place| at(row, place)), panel))
-                    }
-                    _ => take(&tile::<S, T, ROWS>(simd, std::array::from_fn(|place| at(row, place)), panel)),
+                    0..=2 => take(&tile::<S, T, 2>(simd, std::array::from_fn(at), panel)),
+                    3..=4 => take(&tile::<S, T, 4>(simd, std::array::from_fn(at), panel)),
+                    5..=8 if ROWS > 8 => take(&tile::<S, T, 8>(simd, std::array::from_fn(at), panel)),
+                    _ => take(&tile::<S, T, ROWS>(simd, std::array::from_fn(at), panel)),
                 }
             }
         }
