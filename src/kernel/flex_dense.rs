@@ -10,7 +10,7 @@ use burn::tensor::DType;
 use super::dense::{DenseForm, Elementwise, WantedOfDense};
 use super::elementwise::{Vectorized, activate, differentiate};
 use super::flex_layer::{contiguous, owned, tensor};
-use super::matrix::{Panels, Rows, multiply, multiply_transposed, pack, pack_transposed};
+use super::matrix::{Rows, multiply, multiply_by_transpose, multiply_transposed, panel_width};
 use super::{pool, team};
 use crate::config::Kernels;
 
@@ -137,24 +137,58 @@ fn forward<T: Vectorized>(
 
 fn forward_block<T: Vectorized>(block: Forward<'_, T>) {
     let Forward { x, weight, bias, function, y, kept } = block;
-    let (inputs, units) = (x.columns, weight.columns);
+    let units = weight.columns;
     let is_small = x.elements.len() * units < SMALL;
-    let mut panels = Panels::new(inputs, units);
-    team::each_unless(is_small, panels.parts().collect(), |(columns, panel)| pack(weight, &columns, panel));
-    let size = rows_each(x.elements.len() / inputs, is_small) * units;
-    let mut kept = kept.chunks_mut(size);
-    let pieces = y.chunks_mut(size).zip(x.elements.chunks(size / units * inputs));
-    let pieces = pieces.map(|(y, x)| (y, x, kept.next())).collect();
-    team::each_unless(is_small, pieces, |(y, x, kept): (&mut [T], &[T], Option<&mut [T]>)| {
-        multiply(matrix(x, inputs), &panels, y);
-        activate(function, bias, y, units, kept);
+    let shares = shares::<T>(x.count(), units, is_small);
+    let mut kept = cut(kept, units, &shares).into_iter();
+    let pieces =
+        shares.iter().zip(cut(y, units, &shares)).map(|(share, y)| (share, y, kept.next().unwrap_or_default()));
+    team::each_unless(is_small, pieces.collect(), |(share, mut y, kept): (&Share, Vec<&mut [T]>, Vec<&mut [T]>)| {
+        multiply(x.some(&share.rows), weight, &share.columns, &mut y);
+        let bias = bias.map(|bias| &bias[share.columns.clone()]);
+        let mut kept = kept.into_iter();
+        y.into_iter().for_each(|row| activate(function, bias, row, share.columns.len(), kept.next()));
     });
 }
 
-/// Rows of a product that a thread takes at a time: as many as are its share, so that it goes through the panels once. Every row is
-/// computed by itself, so that their number decides nothing.
-fn rows_each(rows: usize, is_small: bool) -> usize {
-    if is_small { rows } else { rows.div_ceil(team::threads()).next_multiple_of(8) }
+/// What a thread takes of a product.
+struct Share {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// Some columns for each thread, whole panels, so that everybody packs other weights; of a narrow product some rows, because to pack
+/// twice costs less there than rows in pieces. Every element is computed by itself, so that it decides nothing.
+fn shares<T: Vectorized>(rows: usize, columns: usize, is_small: bool) -> Vec<Share> {
+    let threads = if is_small { 1 } else { team::threads() };
+    let width = panel_width::<T>();
+    if columns < 2 * width * threads {
+        let size = rows.div_ceil(threads).next_multiple_of(8);
+        let first = (0..rows).step_by(size);
+        first.map(|first| Share { rows: first..rows.min(first + size), columns: 0..columns }).collect()
+    } else {
+        let size = columns.div_ceil(threads).next_multiple_of(width);
+        let first = (0..columns).step_by(size);
+        first.map(|first| Share { rows: 0..rows, columns: first..columns.min(first + size) }).collect()
+    }
+}
+
+/// Cuts a matrix into the rows of each share; nothing of an empty matrix.
+fn cut<'a, T>(matrix: &'a mut [T], columns: usize, shares: &[Share]) -> Vec<Vec<&'a mut [T]>> {
+    if matrix.is_empty() {
+        return Vec::new();
+    }
+    let mut parts: Vec<Vec<&'a mut [T]>> = shares.iter().map(|share| Vec::with_capacity(share.rows.len())).collect();
+    for (number, mut row) in matrix.chunks_exact_mut(columns).enumerate() {
+        for (part, share) in parts.iter_mut().zip(shares) {
+            if share.rows.contains(&number) {
+                let (now, rest) = row.split_at_mut(share.columns.len());
+                part.push(now);
+                row = rest;
+            }
+        }
+    }
+    parts
 }
 
 /// One block of a backward pass; what is not wanted is empty.
@@ -237,41 +271,26 @@ fn shared<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
     (0..threads).flat_map(share).collect()
 }
 
-/// A piece of work of the first half of a backward pass.
-enum First<'a, T> {
-    /// The derivative of some rows, and where their sums go.
-    Derivative { kept: &'a [T], gradient: &'a mut [T], sums: &'a mut [T] },
-    /// The panel of some rows of the weights, which are columns of the transpose.
-    Pack { columns: Range<usize>, panel: &'a mut [T] },
-}
-
-/// A piece of work of the second half.
+/// A piece of work of the second half of a backward pass.
 enum Second<'a, T> {
     /// Some rows of the gradient with respect to the weights.
     OfWeight { inputs: Range<usize>, out: &'a mut [T] },
-    /// Some rows of the gradient with respect to x.
-    OfX { gradient: &'a [T], out: &'a mut [T] },
+    /// A part of the gradient with respect to x.
+    OfX { share: &'a Share, out: Vec<&'a mut [T]> },
 }
 
 fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
     let Backward { x, weight, function, kept, gradient, of_x, of_weight, of_bias, of_slope } = block;
     let (inputs, units) = (x.columns, weight.columns);
     let is_small = x.elements.len() * units < SMALL;
-    let wants_x = !of_x.is_empty();
 
     // The last two numbers of a piece are its largest gradient and its part of the slope's gradient.
     let pieces = gradient.len().div_ceil(ROWS * units);
     let mut sums = vec![T::default(); pieces * (units + 2)];
-    let mut panels = Panels::new(if wants_x { units } else { 0 }, if wants_x { inputs } else { 0 });
-    let packing = panels.parts().map(|(columns, panel)| First::Pack { columns, panel });
     let rows = kept.chunks(ROWS * units).zip(gradient.chunks_mut(ROWS * units)).zip(sums.chunks_exact_mut(units + 2));
-    let rows = rows.map(|((kept, gradient), sums)| First::Derivative { kept, gradient, sums });
-    team::each_unless(is_small, rows.chain(packing).collect(), |work| match work {
-        First::Derivative { kept, gradient, sums } => {
-            let totals = differentiate(function, kept, gradient, &mut sums[..units]);
-            (sums[units], sums[units + 1]) = (totals.largest, totals.of_slope);
-        }
-        First::Pack { columns, panel } => pack_transposed(weight, &columns, panel),
+    team::each_unless(is_small, rows.collect(), |((kept, gradient), sums): ((&[T], &mut [T]), &mut [T])| {
+        let totals = differentiate(function, kept, gradient, &mut sums[..units]);
+        (sums[units], sums[units + 1]) = (totals.largest, totals.of_slope);
     });
     for sums in sums.chunks_exact(units + 2) {
         T::add_to(&sums[..units], of_bias);
@@ -293,22 +312,21 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
             T::scale(T::from_f64(1.0) / factor, out);
         }
     };
-    let share = inputs.div_ceil(if is_small { 1 } else { 2 * team::threads() }).next_multiple_of(8);
+    let share = inputs.div_ceil(if is_small { 1 } else { team::threads() }).next_multiple_of(8);
     let of_weight = of_weight.chunks_mut(share * units).enumerate().map(|(number, out)| {
         let first = number * share;
         Second::OfWeight { inputs: first..first + out.len() / units, out }
     });
-    let size = rows_each(gradient.len() / units, is_small);
-    let of_x = gradient.chunks(size * units).zip(of_x.chunks_mut(size * inputs));
-    let of_x = of_x.map(|(gradient, out)| Second::OfX { gradient, out });
+    let shares = shares::<T>(x.count(), inputs, is_small);
+    let of_x = shares.iter().zip(cut(of_x, inputs, &shares)).map(|(share, out)| Second::OfX { share, out });
     team::each_unless(is_small, shared(of_weight.collect(), of_x.collect()), |work| match work {
         Second::OfWeight { inputs, out } => {
             multiply_transposed(x, inputs, matrix(gradient, units), out);
             settle(out);
         }
-        Second::OfX { gradient, out } => {
-            multiply(matrix(gradient, units), &panels, out);
-            settle(out);
+        Second::OfX { share, mut out } => {
+            multiply_by_transpose(matrix(gradient, units).some(&share.rows), weight, &share.columns, &mut out);
+            out.into_iter().for_each(settle);
         }
     });
     pool::give(scaled);

@@ -1,8 +1,9 @@
 //! Products of matrices on the CPU, as a dense layer needs them.
 //!
 //! A tile of the result stands in vector registers while the sums over the inner dimension run. The second factor is read from
-//! panels of as many columns as a tile has, which are packed first; the first factor is read where it lies. Every element is summed in
-//! the same order, whatever the number of threads and whoever takes which rows.
+//! panels of as many columns as a tile has, which are packed first, as many as stay in the cache; the first factor is read where it
+//! lies. Who takes some columns of the result packs what is needed for them and no more: nobody waits for others, and weights come
+//! from memory once. Every element is summed in the same order, whatever the number of threads and whoever takes which part.
 
 // A function that is not inlined into one with a target feature does without it.
 #![allow(clippy::inline_always)]
@@ -78,6 +79,8 @@ const SIDE_BY_SIDE: usize = 2;
 
 /// Rows of a tile on machines with more than 16 vector registers, and on others.
 pub(super) const WIDE: usize = 8;
+/// The same of a first factor that is read row by row.
+const WIDEST: usize = 12;
 /// See [`WIDE`].
 pub(super) const NARROW: usize = 4;
 
@@ -116,71 +119,19 @@ pub struct Rows<'a, T> {
 }
 
 impl<'a, T> Rows<'a, T> {
-    fn count(&self) -> usize {
+    /// Their number.
+    pub fn count(&self) -> usize {
         self.elements.len() / self.columns
+    }
+
+    /// Some of them.
+    pub fn some(&self, rows: &Range<usize>) -> Self {
+        Self { elements: &self.elements[rows.start * self.columns..rows.end * self.columns], columns: self.columns }
     }
 
     fn row(&self, row: usize) -> &'a [T] {
         &self.elements[row * self.columns..][..self.columns]
     }
-}
-
-/// A matrix in panels of columns, each panel row by row; the last one is filled up with zeros.
-#[derive(Debug)]
-pub struct Panels<T: Real> {
-    rows: usize,
-    columns: usize,
-    width: usize,
-    elements: Vec<T>,
-}
-
-impl<T: Real> Panels<T> {
-    /// A place for a matrix.
-    pub fn new(rows: usize, columns: usize) -> Self {
-        let width = panel_width::<T>();
-        let mut elements = pool::take::<T>(columns.div_ceil(width) * width * rows);
-        if !columns.is_multiple_of(width) {
-            // Columns that are not there are zeros.
-            let last = elements.len() - rows * width;
-            elements[last..].fill(T::default());
-        }
-        Self { rows, columns, width, elements }
-    }
-
-    /// The panels one by one, each with its columns, to be filled by [`pack`] or [`pack_transposed`].
-    pub fn parts(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [T])> {
-        let (columns, width) = (self.columns, self.width);
-        let panels = self.elements.chunks_exact_mut((self.rows * width).max(1));
-        panels.enumerate().map(move |(number, panel)| (number * width..columns.min((number + 1) * width), panel))
-    }
-}
-
-impl<T: Real> Drop for Panels<T> {
-    fn drop(&mut self) {
-        pool::give(std::mem::take(&mut self.elements));
-    }
-}
-
-/// Fills the panel of some columns of a matrix.
-pub fn pack<T: Real>(matrix: Rows<'_, T>, columns: &Range<usize>, panel: &mut [T]) {
-    struct Pack<'a, T: Real> {
-        matrix: Rows<'a, T>,
-        columns: &'a Range<usize>,
-        panel: &'a mut [T],
-    }
-    impl<T: Real> WithSimd for Pack<'_, T> {
-        type Output = ();
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) {
-            let width = SIDE_BY_SIDE * lanes::<S, T>();
-            let rows = self.matrix.elements.chunks_exact(self.matrix.columns);
-            for (place, row) in self.panel.chunks_exact_mut(width).zip(rows) {
-                copy::<S, T>(&row[self.columns.clone()], place);
-            }
-        }
-    }
-    Arch::new().dispatch(Pack { matrix, columns, panel });
 }
 
 /// Adds rows to the sums of their columns; returns the largest absolute number.
@@ -211,47 +162,60 @@ pub fn add_up<T: Real>(rows: &[T], sums: &mut [T]) -> T {
     Arch::new().dispatch(AddUp { rows, sums })
 }
 
-/// Fills the panel of some columns of a matrix whose transpose is given: they are rows of it.
-pub fn pack_transposed<T: Real>(transpose: Rows<'_, T>, columns: &Range<usize>, panel: &mut [T]) {
-    /// Rows of the panel that are written at a time, so that they stay in the cache.
-    const BLOCK: usize = 16;
-    let width = panel_width::<T>();
-    for (block, place) in panel.chunks_mut(BLOCK * width).enumerate() {
-        for (column, source) in columns.clone().enumerate() {
-            let source = &transpose.row(source)[block * BLOCK..];
-            for (row, value) in place.chunks_exact_mut(width).zip(source) {
-                row[column] = *value;
-            }
-        }
-    }
-}
-
-/// `out = x matrix`, rows of it.
+/// `out = x weight`, some columns of it.
 ///
 /// # Shapes
 ///
-/// - x: `[rows, inner]`, panels: `[inner, columns]`
-/// - out: `[rows, columns]`
-pub fn multiply<T: Real>(x: Rows<'_, T>, panels: &Panels<T>, out: &mut [T]) {
-    struct Multiply<'a, T: Real> {
+/// - x: `[rows, inner]`, weight: `[inner, columns]`
+/// - out: `[rows, some columns]`, row by row
+pub fn multiply<T: Real>(x: Rows<'_, T>, weight: Rows<'_, T>, columns: &Range<usize>, out: &mut [&mut [T]]) {
+    by_columns(x, Second::Plain(weight), columns, out);
+}
+
+/// `out = gradient weight^T`, some columns of it, which come from rows of the weight.
+///
+/// # Shapes
+///
+/// - gradient: `[rows, units]`, weight: `[inputs, units]`
+/// - out: `[rows, some inputs]`, row by row
+pub fn multiply_by_transpose<T: Real>(
+    gradient: Rows<'_, T>,
+    weight: Rows<'_, T>,
+    inputs: &Range<usize>,
+    out: &mut [&mut [T]],
+) {
+    by_columns(gradient, Second::Transposed(weight), inputs, out);
+}
+
+/// The second factor of a product.
+#[derive(Clone, Copy)]
+enum Second<'a, T> {
+    Plain(Rows<'a, T>),
+    /// The transpose of this.
+    Transposed(Rows<'a, T>),
+}
+
+fn by_columns<T: Real>(x: Rows<'_, T>, second: Second<'_, T>, columns: &Range<usize>, out: &mut [&mut [T]]) {
+    struct ByColumns<'a, 'b, T> {
         x: Rows<'a, T>,
-        panels: &'a Panels<T>,
-        out: &'a mut [T],
+        second: Second<'a, T>,
+        columns: &'a Range<usize>,
+        out: &'a mut [&'b mut [T]],
     }
-    impl<T: Real> WithSimd for Multiply<'_, T> {
+    impl<T: Real> WithSimd for ByColumns<'_, '_, T> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let Self { x, panels, out } = self;
+            let Self { x, second, columns, out } = self;
             if has_many_registers::<S>() {
-                by_rows::<S, T, WIDE>(simd, x, panels, out);
+                by_panels::<S, T, WIDEST>(simd, x, second, columns, out);
             } else {
-                by_rows::<S, T, NARROW>(simd, x, panels, out);
+                by_panels::<S, T, NARROW>(simd, x, second, columns, out);
             }
         }
     }
-    Arch::new().dispatch(Multiply { x, panels, out });
+    Arch::new().dispatch(ByColumns { x, second, columns, out });
 }
 
 /// `out = x^T gradient`, for some columns of x, which are rows of the result.
@@ -286,27 +250,103 @@ pub fn multiply_transposed<T: Real>(x: Rows<'_, T>, inputs: Range<usize>, gradie
 /// A tile of a result, in registers.
 pub(super) type Tile<S, T, const ROWS: usize> = [[<T as Real>::Vector<S>; SIDE_BY_SIDE]; ROWS];
 
+/// Packed numbers that stay in the second cache, beside the rows that they are multiplied by.
+const PACKED: usize = 1 << 16;
+
 #[inline(always)]
-fn by_rows<S: Simd, T: Real, const ROWS: usize>(simd: S, x: Rows<'_, T>, panels: &Panels<T>, out: &mut [T]) {
-    let Panels { rows: inner, columns, width, .. } = *panels;
-    let rows = out.len() / columns;
-    for (number, panel) in panels.elements.chunks_exact((inner * width).max(1)).enumerate() {
-        let first = number * width;
-        let width = width.min(columns - first);
-        let panel = T::vectors::<S>(panel);
-        for row in (0..rows).step_by(ROWS) {
-            let count = ROWS.min(rows - row);
-            let out = &mut out[row * columns + first..];
-            // Rows that are not there repeat the last one; what becomes of them is not looked at.
-            if count > ROWS / 2 {
-                let factors: [&[T]; ROWS] = std::array::from_fn(|place| x.row(row + place.min(count - 1)));
-                store(simd, &tile(simd, factors, panel)[..count], out, columns, width);
-            } else if count > 2 {
-                let factors: [&[T]; 4] = std::array::from_fn(|place| x.row(row + place.min(count - 1)));
-                store(simd, &tile(simd, factors, panel)[..count], out, columns, width);
-            } else {
-                let factors: [&[T]; 2] = std::array::from_fn(|place| x.row(row + place.min(count - 1)));
-                store(simd, &tile(simd, factors, panel)[..count], out, columns, width);
+fn by_panels<S: Simd, T: Real, const ROWS: usize>(
+    simd: S,
+    x: Rows<'_, T>,
+    second: Second<'_, T>,
+    columns: &Range<usize>,
+    out: &mut [&mut [T]],
+) {
+    let (inner, width) = (x.columns, SIDE_BY_SIDE * lanes::<S, T>());
+    let panels = columns.len().div_ceil(width).min((PACKED / (inner * width)).max(1));
+    let mut packed = pool::take::<T>(panels * inner * width);
+    for first in columns.clone().step_by(panels * width) {
+        let now = first..columns.end.min(first + panels * width);
+        match second {
+            Second::Plain(matrix) => pack::<S, T>(matrix, &now, &mut packed),
+            Second::Transposed(matrix) => pack_transposed(matrix, &now, width, &mut packed),
+        }
+        for (first, panel) in now.step_by(width).zip(packed.chunks_exact(inner * width)) {
+            let place = first - columns.start..columns.end.min(first + width) - columns.start;
+            let panel = T::vectors::<S>(panel);
+            for row in (0..out.len()).step_by(ROWS) {
+                let count = ROWS.min(out.len() - row);
+                // Rows that are not there repeat the last one; what becomes of them is not looked at.
+                let at = |place: usize| x.row(row + place.min(count - 1));
+                let mut take = |sums: &[[T::Vector<S>; SIDE_BY_SIDE]]| {
+                    for (sums, out) in sums.iter().zip(&mut out[row..row + count]) {
+                        put::<S, T>(simd, sums, &mut out[place.clone()], |_, new, _| new);
+                    }
+                };
+                match count {
+                    0..=2 => take(&tile::<S, T, 2>(simd, std::array::from_fn(at), panel)),
+                    3..=4 => take(&tile::<S, T, 4>(simd, std::array::from_fn(at), panel)),
+                    5..=8 if ROWS > 8 => take(&tile::<S, T, 8>(simd, std::array::from_fn(at), panel)),
+                    _ => take(&tile::<S, T, ROWS>(simd, std::array::from_fn(at), panel)),
+                }
+            }
+        }
+    }
+    pool::give(packed);
+}
+
+/// Fills panels with some columns of a matrix, and the last one up with zeros.
+#[inline(always)]
+fn pack<S: Simd, T: Real>(matrix: Rows<'_, T>, columns: &Range<usize>, panels: &mut [T]) {
+    let (inner, width) = (matrix.count(), SIDE_BY_SIDE * lanes::<S, T>());
+    // All panels of a row before the next one: the processor fetches what follows in memory.
+    for (k, row) in matrix.elements.chunks_exact(matrix.columns).enumerate() {
+        let (whole, _) = T::vectors::<S>(&row[columns.clone()]).as_chunks::<SIDE_BY_SIDE>();
+        let places = T::vectors_mut::<S>(panels).as_chunks_mut::<SIDE_BY_SIDE>().0;
+        for (number, from) in whole.iter().enumerate() {
+            places[number * inner + k] = *from;
+        }
+        let used = whole.len() * width;
+        if used < columns.len() {
+            let (from, place) =
+                (&row[columns.start + used..columns.end], &mut panels[(whole.len() * inner + k) * width..]);
+            place[..from.len()].copy_from_slice(from);
+            place[from.len()..width].fill(T::default());
+        }
+    }
+}
+
+/// Fills panels with some rows of a matrix, which are columns of the transpose. Columns that are not there repeat the last one.
+fn pack_transposed<T: Real>(matrix: Rows<'_, T>, rows: &Range<usize>, width: usize, panels: &mut [T]) {
+    match width {
+        32 => transpose::<T, 32>(matrix, rows, panels),
+        16 => transpose::<T, 16>(matrix, rows, panels),
+        8 => transpose::<T, 8>(matrix, rows, panels),
+        4 => transpose::<T, 4>(matrix, rows, panels),
+        _ => transpose::<T, 2>(matrix, rows, panels),
+    }
+}
+
+/// The same for panels of so many columns, which the compiler has to know: dividing takes as long as copying.
+///
+/// Not within loops for particular instructions: with those that scatter numbers all over memory it is slower.
+#[inline(never)]
+fn transpose<T: Real, const WIDTH: usize>(matrix: Rows<'_, T>, rows: &Range<usize>, panels: &mut [T]) {
+    /// Rows of the panel that are written at a time, so that they stay in the cache.
+    const BLOCK: usize = 16;
+    /// Columns that are written at a time.
+    const TOGETHER: usize = 4;
+    for (first, panel) in rows.clone().step_by(WIDTH).zip(panels.chunks_exact_mut(matrix.columns * WIDTH)) {
+        for (block, place) in panel.as_chunks_mut::<WIDTH>().0.chunks_mut(BLOCK).enumerate() {
+            for column in (0..WIDTH).step_by(TOGETHER) {
+                let source: [&[T]; TOGETHER] = std::array::from_fn(|next| {
+                    let row = matrix.row((first + column + next).min(rows.end - 1));
+                    &row[block * BLOCK..][..place.len()]
+                });
+                for (k, row) in place.iter_mut().enumerate() {
+                    for next in 0..TOGETHER.min(WIDTH) {
+                        row[column + next] = source[next][k];
+                    }
+                }
             }
         }
     }
@@ -418,9 +458,7 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
         let end = rows.min(start + BLOCK);
         for first in (0..outputs).step_by(panel_width) {
             let width = panel_width.min(outputs - first);
-            for (place, row) in panel.chunks_exact_mut(panel_width).zip(start..end) {
-                copy::<S, T>(&gradient.elements[row * outputs + first..][..width], place);
-            }
+            pack::<S, T>(gradient.some(&(start..end)), &(first..first + width), &mut panel);
             let panel = T::vectors::<S>(&panel[..(end - start) * panel_width]);
             for input in inputs.clone().step_by(ROWS) {
                 let count = ROWS.min(inputs.end - input);
