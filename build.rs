@@ -22,6 +22,10 @@ fn main() {
     let changes = git(&["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"]);
     set("GRADMARK_DIRTY", changes.map(|changes| (!changes.is_empty()).to_string()));
     set("GRADMARK_PROFILE", std::env::var("PROFILE").ok());
+    let opt_level = std::env::var("OPT_LEVEL").map(|level| format!("opt-level={level}")).ok();
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").ok().filter(|flags| !flags.is_empty());
+    let flags = opt_level.into_iter().chain(flags.map(|flags| flags.replace('\u{1f}', " ")));
+    set("GRADMARK_FLAGS", Some(flags.collect::<Vec<_>>().join(" ")));
 }
 
 /// An unknown value is written as the empty string.

@@ -192,7 +192,10 @@ fn another_machine_is_refused_until_the_difference_is_allowed_by_name() {
         &["cpu was another CPU", "features was another, is flex", "--allow cpu", "--allow features"],
     );
     refused(dir.path(), &format!("{gate} --allow cpu"), 4, &["features was another"]);
-    ends_with(dir.path(), &format!("{gate} --allow cpu --allow features"), 0);
+    let before = read(dir.path(), "rolling.json");
+    let output = ends_with(dir.path(), &format!("{gate} --allow cpu --allow features"), 0);
+    assert!(stderr(&output).contains("rolling baseline stays"), "{}", stderr(&output));
+    assert_eq!(read(dir.path(), "rolling.json"), before, "what was allowed to differ is no baseline");
     let clap = stderr(&ends_with(dir.path(), &format!("{gate} --allow everything"), 2));
     assert!(clap.contains("everything") && clap.contains("cpu"), "{clap}");
     change(dir.path(), "pinned.json", |baseline| baseline["environment"]["software_adapter"] = json!(true));
@@ -206,8 +209,12 @@ fn another_config_is_not_comparable() {
     let gate = format!("gate --baseline main config.toml {LITTLE}");
     refused(dir.path(), &format!("{gate} --set network.depth=3"), 4, &["`gate` has other keys", "name the config"]);
     refused(dir.path(), &format!("{gate} --set experiment.name=other"), 4, &["has no configuration `other`"]);
-    let swept = format!("baseline save main config.toml {LITTLE} --append --set network.width=16");
-    refused(dir.path(), &swept, 4, &["other keys"]);
+    let wider = format!("baseline save main config.toml {LITTLE} --append --set network.width=16");
+    refused(dir.path(), &wider, 4, &["other keys"]);
+    // Sessions of another build would hide what they are to be compared with.
+    change(dir.path(), "pinned.json", |baseline| baseline["environment"]["burn_version"] = json!("0.1.0"));
+    let append = format!("baseline save main config.toml {LITTLE} --append");
+    refused(dir.path(), &append, 4, &["is of another build: burn_version was 0.1.0"]);
 }
 
 #[test]
@@ -340,27 +347,43 @@ fn leave_results(dir: &Path, step_ms: f64) {
 fn criterions_results_are_gated_and_a_change_needs_benches_that_can_be_repeated() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let common = "--device flex --quiet --baselines baselines";
-    for (turn, step_ms) in [1.0, 1.01, 0.99, 1.0].into_iter().enumerate() {
+    for (turn, step_ms) in [1.0, 1.01, 0.99, 1.002].into_iter().enumerate() {
         leave_results(dir.path(), step_ms);
         let append = if turn == 0 { "" } else { "--append" };
         let output = ends_with(dir.path(), &format!("baseline save main --criterion criterion {append} {common}"), 0);
         assert_eq!(stderr(&output).contains("a gate needs"), turn < 2, "{}", stderr(&output));
     }
+    let append = format!("baseline save main --criterion criterion --append {common}");
+    refused(dir.path(), &append, 4, &["has these results of `step` already", "run the benches again"]);
     let gate = format!("gate --baseline main --criterion criterion {common}");
+    refused(dir.path(), &gate, 4, &["`step` was not measured anew"]);
+    leave_results(dir.path(), 1.001);
     ends_with(dir.path(), &gate, 0);
     leave_results(dir.path(), 1.2);
     let output = ends_with(dir.path(), &gate, 4);
     assert!(stdout(&output).contains("not confirmed: too few samples"), "{}", stdout(&output));
-    // The benches are "repeated", and come to the same.
-    let mut command = gradmark(dir.path());
-    command.args(gate.split_whitespace()).args(["--bench", "echo repeated"]);
-    let output = command.output().expect("runs");
-    assert_eq!(output.status.code(), Some(3), "{}{}", stdout(&output), stderr(&output));
-    assert_eq!(stderr(&output).matches("repeated").count(), 2, "{}", stderr(&output));
-    let mut command = gradmark(dir.path());
-    command.args(gate.split_whitespace()).args(["--bench", "exit 7"]);
-    let output = command.output().expect("runs");
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let with_benches = |command: &str| {
+        let mut gradmark = gradmark(dir.path());
+        gradmark.args(gate.split_whitespace()).args(["--bench", command]).output().expect("runs")
+    };
+    // Benches that measure nothing are no second attempt.
+    let output = with_benches("echo repeated");
+    assert_eq!(output.status.code(), Some(4), "{}{}", stdout(&output), stderr(&output));
+    assert!(stderr(&output).contains("was not measured anew"), "{}", stderr(&output));
+    assert_eq!(with_benches("exit 7").status.code(), Some(1));
+    if cfg!(unix) {
+        // Each time they come to another sample, as slow as the first.
+        for (turn, step_ms) in [1.21, 1.19].into_iter().enumerate() {
+            leave_results(dir.path(), step_ms);
+            let sample = dir.path().join("criterion/step/new/sample.json");
+            fs::copy(sample, dir.path().join(format!("sample{turn}"))).expect("writable");
+        }
+        leave_results(dir.path(), 1.2);
+        let next = "for n in 0 1; do [ -f sample$n ] && mv sample$n criterion/step/new/sample.json && break; done";
+        let output = with_benches(&format!("echo repeated; {next}"));
+        assert_eq!(output.status.code(), Some(3), "{}{}", stdout(&output), stderr(&output));
+        assert_eq!(stderr(&output).matches("repeated").count(), 2, "{}", stderr(&output));
+    }
     refused(
         dir.path(),
         &format!("gate --baseline main {common}"),
@@ -394,9 +417,32 @@ fn the_rule_in_the_documentation_is_that_of_the_code() {
     for sentence in sentences {
         assert!(text.contains(&sentence), "docs/regression_gate.md lacks: {sentence}");
     }
-    let help = stdout(&gradmark(Path::new(".")).args(["gate", "--help"]).output().expect("runs"));
-    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in ["three attempts", "95 % interval", "[default: 5]"] {
-        assert!(help.contains(part), "{part}: {help}");
+    let help = |arguments: &[&str]| {
+        let text = stdout(&gradmark(Path::new(".")).args(arguments).arg("--help").output().expect("runs"));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let (gate, save) = (help(&["gate"]), help(&["baseline", "save"]));
+    assert_eq!(ATTEMPTS, 3);
+    for part in [
+        "three attempts".to_owned(),
+        format!("{} % interval", CONFIDENCE * 100.0),
+        format!("[default: {}]", DEFAULT_THRESHOLD * 100.0),
+        format!("at least {MINIMUM_SESSIONS} "),
+        format!("at least {MINIMUM_SAMPLES} "),
+    ] {
+        assert!(gate.contains(&part), "{part}: {gate}");
+    }
+    // What is said of defaults is what the help says of them.
+    let default = |help: &str, option: &str| {
+        let (_, rest) = help.split_once(&format!("{option} <")).expect("the option");
+        let (_, rest) = rest.split_once("[default: ").expect("a default");
+        rest.split(']').next().expect("a bracket").to_owned()
+    };
+    let sentences = [
+        format!("by default {} and {}", default(&save, "--sessions"), default(&gate, "--sessions")),
+        format!("by default {} of {} ms", default(&gate, "--samples"), default(&gate, "--sample-ms")),
+    ];
+    for sentence in sentences {
+        assert!(text.contains(&sentence), "docs/regression_gate.md lacks: {sentence}");
     }
 }

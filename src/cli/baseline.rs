@@ -9,14 +9,14 @@ use clap::{Args, Subcommand};
 
 use super::gate::{
     Incomparable, check_configurations, check_environment, check_is_of_criterion, criterion_environment,
-    criterion_sessions,
+    criterion_sessions, described,
 };
 use super::speed::{BASELINE_SESSIONS, GATE_SESSIONS, Measured, SpeedArgs, sessions};
 use super::{print, say};
 use crate::gate::{Configuration, noise_floor_of};
 use crate::record::{
     BASELINE_VERSION, Baseline, BaselineConfiguration, BaselineSource, BaselineStore, Environment, Kept, Session,
-    StoreError, baseline_names,
+    StoreError, baseline_names, read_pinned,
 };
 use crate::report;
 
@@ -42,7 +42,7 @@ struct SaveArgs {
     #[arg(required_unless_present = "criterion")]
     config: Option<PathBuf>,
     /// Take criterion's results from this directory, such as target/criterion, instead of measuring a config
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "overrides", "sessions"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "overrides", "sessions", "samples", "sample_ms"])]
     criterion: Option<PathBuf>,
     /// Sessions, each in a process of its own, at least 3
     #[arg(long, default_value_t = BASELINE_SESSIONS, value_name = "N", value_parser = sessions)]
@@ -93,10 +93,15 @@ fn save(args: &SaveArgs) -> anyhow::Result<ExitCode> {
     } else {
         origin.baseline(args)
     };
+    let has_moved =
+        args.append && store.has(Kept::Rolling) && store.read(Kept::Rolling)?.configurations != baseline.configurations;
     add(&mut baseline, origin.measure(args.sessions)?, origin.block(), &store)?;
     baseline.saved_at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    // What has passed since does not change by sessions that are added to what was saved.
+    if !has_moved {
+        store.write(Kept::Rolling, &baseline)?;
+    }
     store.write(Kept::Pinned, &baseline)?;
-    store.write(Kept::Rolling, &baseline)?;
     print(&report::baseline_table(&baseline))?;
     print(&format!("saved in {}", store.dir().display()))?;
     if let Some(lacking) = sessions_lacking(&baseline) {
@@ -128,53 +133,76 @@ impl<'a> Origin<'a> {
 
     /// A baseline without configurations.
     fn baseline(&self, args: &SaveArgs) -> Baseline {
-        let (source, environment) = match self {
-            Self::Config { path, measured } => {
-                let overrides = args.speed.overrides.clone();
-                (BaselineSource::Config { path: path.to_path_buf(), overrides }, &measured.environment)
+        let source = match self {
+            Self::Config { path, .. } => {
+                BaselineSource::Config { path: path.to_path_buf(), overrides: args.speed.overrides.clone() }
             }
-            Self::Criterion { dir, environment, .. } => {
-                (BaselineSource::Criterion { path: dir.to_path_buf() }, environment)
-            }
+            Self::Criterion { dir, .. } => BaselineSource::Criterion { path: dir.to_path_buf() },
         };
         Baseline {
             baseline_version: BASELINE_VERSION,
             name: args.name.clone(),
             saved_at: String::new(),
             source,
-            environment: environment.clone(),
+            environment: self.environment().clone(),
             configurations: Vec::new(),
         }
     }
 
-    /// Whether sessions can be added to what is there.
-    fn check(&self, kept: &Baseline, store: &BaselineStore) -> Result<(), Incomparable> {
+    fn environment(&self) -> &Environment {
         match self {
-            Self::Config { measured, .. } => {
-                check_environment(kept, &measured.environment, &[], store)?;
-                check_configurations(kept, &measured.configurations, store)
-            }
-            Self::Criterion { environment, .. } => {
-                check_environment(kept, environment, &[], store)?;
-                check_is_of_criterion(kept, store)
+            Self::Config { measured, .. } => &measured.environment,
+            Self::Criterion { environment, .. } => environment,
+        }
+    }
+
+    /// Whether sessions can be added to what is there: they must be of the same machine, and of the same build.
+    fn check(&self, kept: &Baseline, store: &BaselineStore) -> Result<(), Incomparable> {
+        let differences = check_environment(kept, self.environment(), &[], store)?;
+        if !differences.is_empty() {
+            let told: Vec<String> = differences.iter().map(described).collect();
+            let mend = "add sessions of the build that it was saved with, or replace it with --force";
+            return Err(Incomparable::new(store.dir(), format!("is of another build: {}", told.join("; ")), mend));
+        }
+        match self {
+            Self::Config { measured, .. } => check_configurations(kept, &measured.configurations, store),
+            Self::Criterion { benchmarks, .. } => {
+                check_is_of_criterion(kept, store)?;
+                let is_known = |(id, session): &&(String, Session)| {
+                    kept.configurations.iter().any(|one| one.name == *id && one.sessions.contains(session))
+                };
+                match benchmarks.iter().find(is_known) {
+                    Some((id, _)) => {
+                        let problem = format!("has these results of `{id}` already");
+                        Err(Incomparable::new(
+                            store.dir(),
+                            problem,
+                            "run the benches again, and then add what they measure",
+                        ))
+                    }
+                    None => Ok(()),
+                }
             }
         }
     }
 
     fn measure(&self, count: usize) -> anyhow::Result<Vec<BaselineConfiguration>> {
+        let compiler = self.environment().compiler();
         match self {
             Self::Config { measured, .. } => {
                 let places: Vec<usize> = (0..measured.configurations.len()).collect();
                 let sessions = measured.sessions(count, &places, "session")?;
                 let all = measured.configurations.iter().zip(sessions);
                 let configuration = |(one, sessions): (&Configuration, Vec<Session>)| {
-                    BaselineConfiguration::new(one.name.clone(), Some(one.config.clone()), sessions)
+                    BaselineConfiguration::new(one.name.clone(), Some(one.config.clone()), compiler.clone(), sessions)
                 };
                 Ok(all.map(configuration).collect())
             }
             Self::Criterion { benchmarks, .. } => {
                 let all = benchmarks.iter();
-                Ok(all.map(|(id, one)| BaselineConfiguration::new(id.clone(), None, vec![one.clone()])).collect())
+                Ok(all
+                    .map(|(id, one)| BaselineConfiguration::new(id.clone(), None, compiler.clone(), vec![one.clone()]))
+                    .collect())
             }
         }
     }
@@ -227,7 +255,14 @@ fn list(baselines: &Path) -> anyhow::Result<ExitCode> {
         ));
     }
     for name in names {
-        let baseline = BaselineStore::open(baselines, &name)?.read(Kept::Pinned)?;
+        // One that is damaged does not hide the others.
+        let baseline = match read_pinned(baselines, &name) {
+            Ok(baseline) => baseline,
+            Err(error) => {
+                say(&format!("{error}"));
+                continue;
+            }
+        };
         print(&format!("{name}, saved {}, on {}", baseline.saved_at, baseline.environment.adapter.label()))?;
         print(&report::baseline_table(&baseline))?;
     }

@@ -117,6 +117,11 @@ impl<'a> Measured<'a> {
         &self.arguments
     }
 
+    /// Whether Ctrl-C was pressed. The processes that measure get it too, and fail of it.
+    pub(super) fn check_stop(&self) -> Result<(), Interrupted> {
+        if self.stop.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+    }
+
     fn effort(&self) -> Effort {
         Effort { samples: self.args.samples, sample_ms: self.args.sample_ms }
     }
@@ -126,8 +131,14 @@ impl<'a> Measured<'a> {
         let binary = std::env::current_exe()?;
         let mut sessions = vec![Vec::new(); places.len()];
         self.rounds(count, what, |round| {
-            let found =
-                gate::measure_session(&binary, &self.arguments, places, self.effort(), round, self.has_yardstick)?;
+            let found = gate::measure_session(
+                &binary,
+                &self.arguments,
+                (&self.configurations, places),
+                self.effort(),
+                round,
+                self.has_yardstick,
+            )?;
             sessions.iter_mut().zip(found).for_each(|(sessions, session)| sessions.push(session));
             Ok(())
         })?;
@@ -137,7 +148,7 @@ impl<'a> Measured<'a> {
     /// So many rounds of pairs of another program and this one, each in new processes.
     pub(super) fn pairs(
         &self,
-        base: &Path,
+        (base, of_base): (&Path, &[Configuration]),
         count: usize,
         places: &[(usize, usize)],
         what: &str,
@@ -145,7 +156,13 @@ impl<'a> Measured<'a> {
         let binary = std::env::current_exe()?;
         let mut rounds = vec![Vec::new(); places.len()];
         self.rounds(count, what, |round| {
-            let found = gate::measure_pairs([base, &binary], &self.arguments, places, self.effort(), round)?;
+            let found = gate::measure_pairs(
+                [(base, of_base), (&binary, &self.configurations)],
+                &self.arguments,
+                places,
+                self.effort(),
+                round,
+            )?;
             rounds.iter_mut().zip(found).for_each(|(rounds, round)| rounds.push(round));
             Ok(())
         })?;
@@ -161,11 +178,7 @@ impl<'a> Measured<'a> {
         let progress = Progress::new(count, &SESSIONS, self.args.quiet);
         for done in 1..=count {
             let measured = measure(done);
-            // The processes that measure get the Ctrl-C too, and fail of it.
-            if self.stop.load(Ordering::Relaxed) {
-                progress.end();
-                return Err(Interrupted.into());
-            }
+            self.check_stop().inspect_err(|_| progress.end())?;
             measured.inspect_err(|_| progress.end())?;
             progress.finish(done, what, super::progress::COMPLETE);
         }

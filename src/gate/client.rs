@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::{self, JoinHandle};
 
-use super::protocol::{Hello, HelloVersion, PROTOCOL_VERSION, Request, Response};
+use super::protocol::{Configuration, Hello, HelloVersion, PROTOCOL_VERSION, Request, Response};
 
 /// A process that measures.
 #[derive(Debug)]
@@ -14,8 +15,12 @@ pub struct Measurer {
     child: Child,
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    errors: Errors,
     hello: Hello,
 }
+
+/// What the process says to people, read as it comes so that it never has to wait.
+type Errors = Option<JoinHandle<String>>;
 
 /// Why a process does not measure.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +67,20 @@ impl Measurer {
             .spawn()
             .map_err(|source| MeasurerError::Start { binary: binary.to_owned(), source })?;
         let pipe = || MeasurerError::Start { binary: binary.to_owned(), source: io::ErrorKind::BrokenPipe.into() };
+        let mut errors = child.stderr.take().map(|mut errors| {
+            thread::spawn(move || {
+                let mut said = Vec::new();
+                let _ = errors.read_to_end(&mut said);
+                String::from_utf8_lossy(&said).into_owned()
+            })
+        });
         let requests = child.stdin.take().ok_or_else(pipe)?;
         let mut answers = BufReader::new(child.stdout.take().ok_or_else(pipe)?);
         let mut line = String::new();
         let foreign = |problem| MeasurerError::Foreign { binary: binary.to_owned(), problem };
         if answers.read_line(&mut line).is_err() || line.is_empty() {
             drop(requests);
-            return Err(foreign(last_words(&mut child)));
+            return Err(foreign(last_words(&mut child, &mut errors)));
         }
         let parsed = serde_json::from_str::<HelloVersion>(&line).map_err(|error| error.to_string());
         let hello = parsed.and_then(|hello| match hello.protocol_version {
@@ -76,7 +88,9 @@ impl Measurer {
             other => Err(format!("it speaks version {other} of the protocol, and this one version {PROTOCOL_VERSION}")),
         });
         match hello {
-            Ok(hello) => Ok(Self { binary: binary.to_owned(), child, requests: Some(requests), answers, hello }),
+            Ok(hello) => {
+                Ok(Self { binary: binary.to_owned(), child, requests: Some(requests), answers, errors, hello })
+            }
             Err(problem) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -85,9 +99,36 @@ impl Measurer {
         }
     }
 
+    /// [`Measurer::start`] of this program itself, which cannot be a foreign one: what it says is a failure.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started or fails.
+    pub fn start_own(binary: &Path, arguments: &[OsString]) -> Result<Self, MeasurerError> {
+        Self::start(binary, arguments).map_err(|error| match error {
+            MeasurerError::Foreign { binary, problem } => MeasurerError::Failed { binary, problem },
+            error => error,
+        })
+    }
+
     /// What it can measure, and its machine and build.
     pub fn hello(&self) -> &Hello {
         &self.hello
+    }
+
+    /// Asks for the configurations that were there before.
+    ///
+    /// # Errors
+    ///
+    /// If they are others: the config was changed meanwhile.
+    pub fn expect(&self, configurations: &[Configuration]) -> Result<(), MeasurerError> {
+        let same = |(a, b): (&Configuration, &Configuration)| a.is_same(b);
+        let theirs = &self.hello.configurations;
+        if theirs.len() == configurations.len() && theirs.iter().zip(configurations).all(same) {
+            return Ok(());
+        }
+        let problem = "the config has changed since the command began; run it again".to_owned();
+        Err(MeasurerError::Failed { binary: self.binary.clone(), problem })
     }
 
     /// Prepares a configuration, to be measured on one of the cores, and returns the milliseconds of a step.
@@ -130,7 +171,7 @@ impl Measurer {
             Ok(Ok(Response::Failed(problem))) => problem,
             _ => {
                 self.requests = None;
-                last_words(&mut self.child)
+                last_words(&mut self.child, &mut self.errors)
             }
         };
         Err(MeasurerError::Failed { binary: self.binary.clone(), problem })
@@ -145,16 +186,14 @@ impl Drop for Measurer {
     }
 }
 
-/// What a process that ended said last, or how it ended.
-fn last_words(child: &mut Child) -> String {
-    let mut text = String::new();
-    if let Some(mut errors) = child.stderr.take() {
-        let _ = errors.read_to_string(&mut text);
-    }
+/// What a process that ended said, or how it ended: its error, or everything, which of a panic is two lines.
+fn last_words(child: &mut Child, errors: &mut Errors) -> String {
     let status = child.wait().map_or_else(|error| error.to_string(), |status| format!("it ended with {status}"));
-    let said: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    match said.first() {
-        Some(first) => format!("{status} and said: {}", first.trim_start_matches("error: ")),
-        None => status,
+    let said = errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default();
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match lines.iter().find_map(|line| line.strip_prefix("error: ")) {
+        Some(error) => format!("{status} and said: {error}"),
+        None if lines.is_empty() => status,
+        None => format!("{status} and said: {}", lines.join(" ")),
     }
 }

@@ -37,7 +37,7 @@ pub fn differences(baseline: &Environment, now: &Environment) -> Vec<Difference>
         ("threads", |one| text(one.threads_requested.as_ref())),
         ("arch", |one| one.arch.clone()),
         ("features", |one| one.features.join(", ")),
-        ("profile", |one| text(one.profile.as_ref())),
+        ("profile", |one| [text(one.profile.as_ref()), text(one.compiler_flags.as_ref())].join(" ")),
         ("backend", |one| one.adapter.backend.name().to_owned()),
     ];
     let noted: [Named; 5] = [

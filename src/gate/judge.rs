@@ -146,7 +146,7 @@ mod tests {
 
     fn baseline(sessions: Vec<Session>) -> BaselineConfiguration {
         let noise_floor = noise_floor_of(&sessions, 3);
-        BaselineConfiguration { name: "one".to_owned(), config: None, sessions, noise_floor }
+        BaselineConfiguration { noise_floor, ..BaselineConfiguration::new("one".to_owned(), None, None, sessions) }
     }
 
     #[test]

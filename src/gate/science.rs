@@ -20,6 +20,7 @@ impl Tolerance {
     pub fn allows(self, reference: f64, value: f64) -> bool {
         let distance = (value - reference).abs();
         match self {
+            _ if !(reference.is_finite() && value.is_finite()) => false,
             Self::Absolute(limit) => distance <= limit,
             Self::Relative(limit) => distance <= limit * reference.abs(),
         }
@@ -171,6 +172,7 @@ mod tests {
             1
         );
         assert!(!Tolerance::Absolute(f64::INFINITY).allows(0.0, f64::NAN));
+        assert!(!Tolerance::Relative(0.1).allows(f64::INFINITY, 1.0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Measurer, MeasurerError};
+use super::{Configuration, Measurer, MeasurerError};
 use crate::analysis::paired_level;
 use crate::record::Session;
 
@@ -22,7 +22,7 @@ impl Effort {
     }
 }
 
-/// Measures every configuration that `places` names in one new process, a session each, on one of the cores; before each sample and
+/// Measures every configuration of those that are expected that `places` names in one new process, a session each, on one of the cores; before each sample and
 /// after the last the fixed piece of work if `has_yardstick`.
 ///
 /// # Errors
@@ -31,12 +31,13 @@ impl Effort {
 pub fn measure_session(
     binary: &Path,
     arguments: &[OsString],
-    places: &[usize],
+    (expected, places): (&[Configuration], &[usize]),
     effort: Effort,
     core: usize,
     has_yardstick: bool,
 ) -> Result<Vec<Session>, MeasurerError> {
-    let mut measurer = Measurer::start(binary, arguments)?;
+    let mut measurer = Measurer::start_own(binary, arguments)?;
+    measurer.expect(expected)?;
     let mut sessions = Vec::new();
     for place in places {
         let steps = effort.steps(measurer.prepare(*place, core)?);
@@ -77,14 +78,20 @@ pub struct PairLevels {
 ///
 /// If a process cannot be started or fails.
 pub fn measure_pairs(
-    [base, candidate]: [&Path; 2],
+    [(base, of_base), (candidate, of_candidate)]: [(&Path, &[Configuration]); 2],
     arguments: &[OsString],
     places: &[(usize, usize)],
     effort: Effort,
     core: usize,
 ) -> Result<Vec<PairLevels>, MeasurerError> {
-    let mut sides =
-        [Measurer::start(base, arguments)?, Measurer::start(candidate, arguments)?, Measurer::start(base, arguments)?];
+    let mut sides = [
+        Measurer::start(base, arguments)?,
+        Measurer::start_own(candidate, arguments)?,
+        Measurer::start(base, arguments)?,
+    ];
+    for (side, expected) in sides.iter().zip([of_base, of_candidate, of_base]) {
+        side.expect(expected)?;
+    }
     let mut rounds = Vec::new();
     for (of_base, of_candidate) in places {
         let mut steps = 1;

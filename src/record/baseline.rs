@@ -63,6 +63,8 @@ pub struct BaselineConfiguration {
     pub name: String,
     /// The resolved config; none of a benchmark.
     pub config: Option<RunConfig>,
+    /// The compiler that the sessions' fixed piece of work was built with, and its flags.
+    pub compiler: Option<String>,
     /// The sessions, in the order in which they were measured.
     pub sessions: Vec<Session>,
     /// The relative change that a gate would have seen between sessions of this baseline, where nothing changed; none with fewer
@@ -72,8 +74,8 @@ pub struct BaselineConfiguration {
 
 impl BaselineConfiguration {
     /// One whose noise floor is not known yet.
-    pub fn new(name: String, config: Option<RunConfig>, sessions: Vec<Session>) -> Self {
-        Self { name, config, sessions, noise_floor: None }
+    pub fn new(name: String, config: Option<RunConfig>, compiler: Option<String>, sessions: Vec<Session>) -> Self {
+        Self { name, config, compiler, sessions, noise_floor: None }
     }
 }
 
@@ -189,31 +191,7 @@ impl BaselineStore {
     ///
     /// If it is not there, cut off, empty, or of another version.
     pub fn read(&self, kept: Kept) -> Result<Baseline, StoreError> {
-        let path = self.dir.join(kept.file());
-        let mend = "save the baseline anew: gradmark baseline save NAME CONFIG --force";
-        let bytes =
-            fs::read(&path).map_err(|error| StoreError::unusable(&path, format!("cannot be read: {error}"), mend))?;
-        let damaged = |error: serde_json::Error| {
-            let what = if error.is_eof() { "is cut off" } else { "is not a baseline" };
-            StoreError::unusable(&path, format!("{what}: {error}"), mend)
-        };
-        let version: Version = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if version.baseline_version != BASELINE_VERSION {
-            let problem = format!(
-                "has version {} of the files of baselines, and this gradmark has version {BASELINE_VERSION}",
-                version.baseline_version
-            );
-            return Err(StoreError::unusable(
-                &path,
-                problem,
-                "save the baseline anew, or gate with the gradmark that saved it",
-            ));
-        }
-        let baseline: Baseline = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if baseline.configurations.is_empty() {
-            return Err(StoreError::unusable(&path, "has no configuration", mend));
-        }
-        Ok(baseline)
+        read(&self.dir.join(kept.file()))
     }
 
     /// Writes one of the two, whole or not at all.
@@ -235,31 +213,81 @@ impl BaselineStore {
         write().map_err(StoreError::write(&path))
     }
 
+    /// Whether rows can be added to `history.csv`: known before anything is measured.
+    ///
+    /// # Errors
+    ///
+    /// If it has other columns, or is cut off.
+    pub fn check_history(&self) -> Result<(), StoreError> {
+        self.history().map(drop)
+    }
+
     /// Adds rows to `history.csv`, behind those that are there.
     ///
     /// # Errors
     ///
-    /// If it cannot be written, or has other columns.
+    /// If it cannot be written, has other columns, or is cut off.
     pub fn append_history(&self, rows: &[VerdictRow]) -> Result<(), StoreError> {
+        let has_header = self.history()?;
+        let path = self.dir.join(HISTORY);
+        let text = csv_of(rows).map_err(StoreError::write(&path))?;
+        let lines = text.split_once('\n').map_or("", |(_, lines)| lines);
+        append(&path, if has_header { lines } else { &text }).map_err(StoreError::write(&path))
+    }
+
+    /// Whether there is a history with the columns of this gradmark.
+    fn history(&self) -> Result<bool, StoreError> {
         let path = self.dir.join(HISTORY);
         let columns = csv_of(&[VerdictRow::default()]).map_err(StoreError::write(&path))?;
         let header = columns.split_inclusive('\n').next().unwrap_or_default();
-        let text = csv_of(rows).map_err(StoreError::write(&path))?;
-        let lines = text.strip_prefix(header).unwrap_or(&text);
         match fs::read_to_string(&path) {
             Ok(history) if !history.starts_with(header) => {
                 let mend = "move it away: a new one is begun";
-                return Err(StoreError::unusable(&path, "has other columns than this gradmark writes", mend));
+                Err(StoreError::unusable(&path, "has other columns than this gradmark writes", mend))
             }
             Ok(history) if !history.ends_with('\n') => {
-                return Err(StoreError::unusable(&path, "its last line is cut off", "remove that line"));
+                Err(StoreError::unusable(&path, "its last line is cut off", "remove that line"))
             }
-            Ok(_) => append(&path, lines),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => append(&path, &text),
-            Err(error) => Err(error),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::unusable(&path, format!("cannot be read: {error}"), "move it away")),
         }
-        .map_err(StoreError::write(&path))
     }
+}
+
+/// Reads the pinned baseline of a name, which may be in use.
+///
+/// # Errors
+///
+/// If it is not there, cut off, empty, or of another version.
+pub fn read_pinned(baselines: &Path, name: &str) -> Result<Baseline, StoreError> {
+    read(&directory(baselines, name)?.join(Kept::Pinned.file()))
+}
+
+fn read(path: &Path) -> Result<Baseline, StoreError> {
+    let mend = "save the baseline anew with --force: gradmark baseline save NAME CONFIG --force";
+    let bytes = fs::read(path).map_err(|error| StoreError::unusable(path, format!("cannot be read: {error}"), mend))?;
+    let damaged = |error: serde_json::Error| {
+        let what = if error.is_eof() { "is cut off" } else { "is not a baseline" };
+        StoreError::unusable(path, format!("{what}: {error}"), mend)
+    };
+    let version: Version = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if version.baseline_version != BASELINE_VERSION {
+        let problem = format!(
+            "has version {} of the files of baselines, and this gradmark has version {BASELINE_VERSION}",
+            version.baseline_version
+        );
+        return Err(StoreError::unusable(
+            path,
+            problem,
+            "save the baseline anew, or gate with the gradmark that saved it",
+        ));
+    }
+    let baseline: Baseline = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if baseline.configurations.is_empty() {
+        return Err(StoreError::unusable(path, "has no configuration", mend));
+    }
+    Ok(baseline)
 }
 
 /// Writes rows with a header, whole or not at all.

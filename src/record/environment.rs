@@ -21,6 +21,9 @@ pub struct Environment {
     pub rustc: Option<String>,
     /// The Cargo profile: release or debug.
     pub profile: Option<String>,
+    /// The level of optimization and `RUSTFLAGS`.
+    #[serde(default)]
+    pub compiler_flags: Option<String>,
     /// The backends that are compiled in, and `faults` if it has some on purpose.
     pub features: Vec<String>,
     /// Backend, adapter, kind and driver.
@@ -55,6 +58,7 @@ impl Environment {
             burn_version: known(env!("GRADMARK_BURN")),
             rustc: known(env!("GRADMARK_RUSTC")),
             profile: known(env!("GRADMARK_PROFILE")),
+            compiler_flags: known(env!("GRADMARK_FLAGS")),
             features: device::compiled_in()
                 .into_iter()
                 .chain(fault::IS_COMPILED_IN.then_some("faults"))
@@ -69,6 +73,14 @@ impl Environment {
             os: System::long_os_version().ok(),
             arch: std::env::consts::ARCH.to_owned(),
         }
+    }
+}
+
+impl Environment {
+    /// The compiler and its flags: what decides how fast code is that has not changed.
+    pub fn compiler(&self) -> Option<String> {
+        let parts = [&self.rustc, &self.profile, &self.compiler_flags];
+        parts.into_iter().cloned().collect::<Option<Vec<_>>>().map(|parts| parts.join(", "))
     }
 }
 

@@ -13,7 +13,7 @@ mod summary;
 
 pub use baseline::{
     BASELINE_VERSION, Baseline, BaselineConfiguration, BaselineSource, BaselineStore, Kept, Session, baseline_names,
-    write_verdicts,
+    read_pinned, write_verdicts,
 };
 pub use criterion::{CriterionBenchmark, load_criterion};
 pub use environment::Environment;

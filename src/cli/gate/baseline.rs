@@ -6,10 +6,12 @@ use std::process::{Command, ExitCode};
 use super::super::say;
 use super::super::speed::{GATE_SESSIONS, Measured};
 use super::{
-    GateArgs, Incomparable, check_configurations, check_environment, check_is_of_criterion, conclude,
+    GateArgs, Incomparable, announce, check_configurations, check_environment, check_is_of_criterion, conclude,
     criterion_environment, criterion_sessions, described, row_of,
 };
-use crate::gate::{Trial, attempt_of_sessions, decide_all, median_step_ms, noise_floor_of};
+use crate::analysis::{Attempt, MINIMUM_SESSIONS};
+use crate::device::{self, DeviceError};
+use crate::gate::{Configuration, Trial, attempt_of_sessions, decide_all, median_step_ms, noise_floor_of};
 use crate::record::{Baseline, BaselineConfiguration, BaselineSource, BaselineStore, Environment, Kept, Session};
 use crate::schema::{Against, Verdict, VerdictRow};
 
@@ -17,26 +19,27 @@ pub(super) fn execute(name: &str, args: &GateArgs) -> anyhow::Result<ExitCode> {
     let store = BaselineStore::open(&args.speed.baselines, name)?;
     let pinned = store.read(Kept::Pinned)?;
     let rolling = if store.has(Kept::Rolling) { store.read(Kept::Rolling)? } else { pinned.clone() };
+    store.check_history()?;
     let subject = Subject::of(args, &pinned, &store)?;
-    let differences = check_environment(&pinned, subject.environment(), &args.allow, &store)?;
-    let mut trials = Trials::new(pinned, rolling, subject.environment(), &store);
-    for difference in differences.iter().filter(|_| !args.speed.quiet) {
-        say(&format!("{}: {}", store.dir().display(), described(difference)));
+    for difference in check_environment(&pinned, subject.environment(), &args.allow, &store)? {
+        if !args.speed.quiet {
+            say(&format!("{}: {}", store.dir().display(), described(&difference)));
+        }
     }
-
+    // Of criterion a gate has one session.
+    let block = args.criterion.as_ref().map_or(args.sessions, |_| 1);
+    let trials = Trials { pinned, rolling, store: &store, now: subject.environment(), block };
     let mut measured: Vec<Vec<Session>> = vec![Vec::new(); trials.pinned.configurations.len()];
-    let mut open = trials.all();
-    decide_all(&mut open, args.threshold(), |attempt, open| {
+    let mut all = trials.all();
+    decide_all(&mut all, args.threshold(), |attempt, open| {
         let mut places: Vec<usize> = open.iter().map(|trial| trial.place).collect();
         places.dedup();
-        if attempt > 0 && !args.speed.quiet {
-            let plural = if places.len() == 1 { "" } else { "s" };
-            say(&format!("{} configuration{plural} changed: measuring again", places.len()));
-        }
-        let Some(sessions) = subject.measure(attempt, args, &trials.pinned, &places, &store)? else {
+        announce(args, attempt, places.len());
+        let Some(sessions) = subject.measure(attempt, args, &trials, &places)? else {
             return Ok(false);
         };
         for (place, sessions) in places.iter().zip(sessions) {
+            trials.check_is_new(*place, &sessions, &measured[*place])?;
             for trial in open.iter_mut().filter(|trial| trial.place == *place) {
                 trial.attempts.push(trials.attempt(trial, &sessions)?);
             }
@@ -44,17 +47,20 @@ pub(super) fn execute(name: &str, args: &GateArgs) -> anyhow::Result<ExitCode> {
         }
         Ok::<bool, anyhow::Error>(true)
     })?;
-    let rows = trials.rows(&open, &measured, args.threshold(), subject.environment());
-    store.append_history(&rows)?;
-    trials.keep(&rows, measured, args.update_on_improvement)?;
+    let rows = trials.rows(&all, &measured, args.threshold());
     let code = conclude(args, &rows)?;
+    store.append_history(&rows)?;
+    if !args.allow.is_empty() {
+        say("what was allowed to differ is in the history alone: the rolling baseline stays as it was");
+        return Ok(code);
+    }
+    let updated = trials.keep(&rows, &measured, args.update_on_improvement)?;
+    for name in &updated {
+        say(&format!("`{name}` became faster: that is its baseline now"));
+    }
     let improved = rows.iter().any(|row| row.verdict == Verdict::Improvement && row.against == Against::Pinned);
-    if improved && !args.speed.quiet {
-        say(if args.update_on_improvement {
-            "what became faster is the baseline now"
-        } else {
-            "something became faster: --update-on-improvement makes it the baseline"
-        });
+    if improved && updated.is_empty() && !args.speed.quiet {
+        say("something became faster: --update-on-improvement makes it the baseline, where nothing became slower");
     }
     Ok(code)
 }
@@ -83,11 +89,7 @@ impl<'a> Subject<'a> {
         let is_as_saved = args.config.is_none() && args.speed.overrides.is_empty();
         let config = args.config.as_deref().unwrap_or(path);
         let overrides = if is_as_saved { overrides } else { &args.speed.overrides };
-        let adapter = &pinned.environment.adapter;
-        let device = match args.speed.device.as_str() {
-            "auto" => format!("{}:{}", adapter.backend.name(), adapter.index),
-            named => named.to_owned(),
-        };
+        let device = if args.speed.device == "auto" { device_of(pinned, store)? } else { args.speed.device.clone() };
         let measured = Measured::new(config, overrides, &device, &args.speed)?;
         check_configurations(pinned, &measured.configurations, store)?;
         Ok(Self::Config(measured))
@@ -105,16 +107,15 @@ impl<'a> Subject<'a> {
         &self,
         attempt: usize,
         args: &GateArgs,
-        pinned: &Baseline,
+        trials: &Trials<'_>,
         places: &[usize],
-        store: &BaselineStore,
     ) -> anyhow::Result<Option<Vec<Vec<Session>>>> {
-        let names: Vec<&str> = places.iter().map(|place| pinned.configurations[*place].name.as_str()).collect();
+        let configurations = &trials.pinned.configurations;
+        let names: Vec<&str> = places.iter().map(|place| configurations[*place].name.as_str()).collect();
         match self {
             Self::Config(measured) => {
-                let all: Vec<usize> = (names.iter())
-                    .filter_map(|name| measured.configurations.iter().position(|one| one.name == *name))
-                    .collect();
+                let place = |name: &&str| measured.configurations.iter().position(|one| one.name == *name);
+                let all: Vec<usize> = names.iter().filter_map(place).collect();
                 measured.sessions(args.sessions, &all, &format!("attempt {}", attempt + 1)).map(Some)
             }
             Self::Criterion { dir, .. } => {
@@ -124,10 +125,10 @@ impl<'a> Subject<'a> {
                     (Some(command), _) => run_benches(command)?,
                 }
                 let benchmarks = criterion_sessions(dir)?;
-                let known = |(id, _): &&(String, Session)| pinned.configurations.iter().any(|one| one.name == *id);
-                if let Some((id, _)) = benchmarks.iter().find(|benchmark| !known(benchmark)) {
+                let is_unknown = |id: &String| !configurations.iter().any(|one| one.name == *id);
+                if let Some((id, _)) = benchmarks.iter().find(|(id, _)| is_unknown(id)) {
                     let problem = format!("has no benchmark `{id}`, and {} has one", dir.display());
-                    return Err(Incomparable::new(store.dir(), problem, "save the baseline anew").into());
+                    return Err(Incomparable::new(trials.store.dir(), problem, "save the baseline anew").into());
                 }
                 let session = |name: &&str| {
                     let found = benchmarks.iter().find(|(id, _)| id == name);
@@ -138,6 +139,24 @@ impl<'a> Subject<'a> {
                 };
                 Ok(Some(names.iter().map(session).collect::<Result<_, _>>()?))
             }
+        }
+    }
+}
+
+/// The device that a baseline was measured on, as in `--device`.
+fn device_of(pinned: &Baseline, store: &BaselineStore) -> Result<String, Incomparable> {
+    let adapter = &pinned.environment.adapter;
+    let request = format!("{}:{}", adapter.backend.name(), adapter.index);
+    match request.parse().and_then(device::find) {
+        Ok(_) => Ok(request),
+        Err(error) => {
+            let error: DeviceError = error;
+            let problem = format!("was measured on {} ({request}), and that is not here: {error}", adapter.label());
+            Err(Incomparable::new(
+                store.dir(),
+                problem,
+                "gate on the machine and with the features that it was saved with",
+            ))
         }
     }
 }
@@ -155,104 +174,141 @@ struct Trials<'a> {
     pinned: Baseline,
     rolling: Baseline,
     store: &'a BaselineStore,
-    is_corrected: bool,
+    now: &'a Environment,
+    /// The sessions of an attempt.
+    block: usize,
 }
 
-impl<'a> Trials<'a> {
-    fn new(pinned: Baseline, rolling: Baseline, now: &Environment, store: &'a BaselineStore) -> Self {
-        // Another compiler may have made the fixed piece of work another one.
-        let is_corrected = pinned.environment.rustc == now.rustc && pinned.environment.profile == now.profile;
-        Self { pinned, rolling, store, is_corrected }
-    }
-
+impl Trials<'_> {
     fn all(&self) -> Vec<Trial> {
         let both = |place: usize| {
-            let is_rolling = self.rolling_of(place) != Some(&self.pinned.configurations[place]);
-            let rolling = (is_rolling && self.rolling_of(place).is_some()).then(|| Trial::new(place, Against::Rolling));
+            let pinned = &self.pinned.configurations[place];
+            // Criterion's sessions come one by one: the first few are no baseline yet.
+            let counts = |rolling: &BaselineConfiguration| {
+                rolling.sessions != pinned.sessions && rolling.sessions.len() >= MINIMUM_SESSIONS
+            };
+            let rolling = self.rolling_of(place).is_some_and(counts).then(|| Trial::new(place, Against::Rolling));
             std::iter::once(Trial::new(place, Against::Pinned)).chain(rolling)
         };
         (0..self.pinned.configurations.len()).flat_map(both).collect()
     }
 
+    /// The rolling baseline of a configuration, if it is one of the same keys.
     fn rolling_of(&self, place: usize) -> Option<&BaselineConfiguration> {
         let pinned = &self.pinned.configurations[place];
-        self.rolling.configurations.iter().find(|one| one.name == pinned.name)
+        self.rolling.configurations.iter().find(|rolling| is_same(rolling, pinned))
     }
 
     fn baseline_of(&self, trial: &Trial) -> BaselineConfiguration {
         let pinned = &self.pinned.configurations[trial.place];
-        match (trial.against, self.rolling_of(trial.place)) {
-            // A rolling baseline has too few sessions to know the machine's noise.
-            (Against::Rolling, Some(rolling)) => {
-                BaselineConfiguration { noise_floor: pinned.noise_floor, ..rolling.clone() }
-            }
-            _ => pinned.clone(),
-        }
+        let chosen = match trial.against {
+            Against::Rolling => self.rolling_of(trial.place).unwrap_or(pinned),
+            _ => pinned,
+        };
+        // A rolling baseline has too few sessions to know the machine's noise. An updated one knows more than its sessions tell.
+        let floors = [pinned.noise_floor, noise_floor_of(&pinned.sessions, self.block)];
+        let noise_floor = floors.into_iter().flatten().reduce(f64::max);
+        BaselineConfiguration { noise_floor, ..chosen.clone() }
     }
 
-    fn attempt(&self, trial: &Trial, sessions: &[Session]) -> Result<crate::analysis::Attempt, Incomparable> {
+    /// Results that were looked at before are no new measurement.
+    fn check_is_new(&self, place: usize, sessions: &[Session], measured: &[Session]) -> Result<(), Incomparable> {
+        let pinned = &self.pinned.configurations[place];
+        let rolling = self.rolling_of(place).map(|rolling| &rolling.sessions[..]).unwrap_or_default();
+        let mut known = pinned.sessions.iter().chain(rolling).chain(measured);
+        if known.any(|session| sessions.contains(session)) {
+            let problem = format!("`{}` was not measured anew: these results were looked at before", pinned.name);
+            return Err(Incomparable::new(
+                self.store.dir(),
+                problem,
+                "run the benches first, and all of them with --bench",
+            ));
+        }
+        Ok(())
+    }
+
+    fn attempt(&self, trial: &Trial, sessions: &[Session]) -> Result<Attempt, Incomparable> {
         let baseline = self.baseline_of(trial);
-        attempt_of_sessions(&baseline, sessions, self.is_corrected).map_err(|too_few| {
-            let problem = format!("`{}`: {too_few}", baseline.name);
-            let mend = format!("add some: gradmark baseline save {} --append", self.pinned.name);
-            Incomparable::new(self.store.dir(), problem, mend)
+        // Another compiler may have made the fixed piece of work another one.
+        let is_corrected = baseline.compiler == self.now.compiler();
+        attempt_of_sessions(&baseline, sessions, is_corrected).map_err(|too_few| {
+            let name = &self.pinned.name;
+            let mend = match &self.pinned.source {
+                BaselineSource::Config { path, .. } => {
+                    format!("measure more with --samples, or add sessions: gradmark baseline save {name} {} --append", path.display())
+                }
+                BaselineSource::Criterion { path } => format!(
+                    "run the benches again, and add their results: gradmark baseline save {name} --criterion {} --append",
+                    path.display()
+                ),
+            };
+            Incomparable::new(self.store.dir(), format!("`{}`: {too_few}", baseline.name), mend)
         })
     }
 
-    fn rows(
-        &self,
-        trials: &[Trial],
-        measured: &[Vec<Session>],
-        threshold: f64,
-        environment: &Environment,
-    ) -> Vec<VerdictRow> {
+    fn rows(&self, trials: &[Trial], measured: &[Vec<Session>], threshold: f64) -> Vec<VerdictRow> {
         let row = |trial: &Trial| {
             let baseline = self.baseline_of(trial);
             let step_ms = [&baseline.sessions, &measured[trial.place]].map(|sessions| median_step_ms(sessions));
-            row_of(environment, &baseline.name, trial, threshold, step_ms.map(|ms| ms.unwrap_or(f64::NAN)))
+            row_of(self.now, &baseline.name, trial, threshold, step_ms.map(|ms| ms.unwrap_or(f64::NAN)))
         };
         trials.iter().map(row).collect()
     }
 
-    /// What passed is the rolling baseline from now on; what became faster the pinned one, if that is asked for.
+    /// What passed is the rolling baseline from now on; what became faster the pinned one, if that is asked for. Returns the names of
+    /// the latter.
     fn keep(
-        &mut self,
+        mut self,
         rows: &[VerdictRow],
-        measured: Vec<Vec<Session>>,
+        measured: &[Vec<Session>],
         updates_on_improvement: bool,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<String>> {
         let saved_at = rows.first().map(|row| row.measured_at.clone()).unwrap_or_default();
         let is_of_criterion = matches!(self.pinned.source, BaselineSource::Criterion { .. });
-        let mut is_updated = false;
+        let has_passed = |row: &VerdictRow| matches!(row.verdict, Verdict::Pass | Verdict::Improvement);
+        let is_faster = |row: &VerdictRow| row.verdict == Verdict::Improvement && row.against == Against::Pinned;
+        let mut updated = Vec::new();
         for (pinned, sessions) in self.pinned.configurations.iter_mut().zip(measured) {
-            let of_it = |row: &&VerdictRow| row.configuration == pinned.name;
-            let has_passed = |row: &VerdictRow| matches!(row.verdict, Verdict::Pass | Verdict::Improvement);
-            let is_faster = |row: &VerdictRow| row.verdict == Verdict::Improvement && row.against == Against::Pinned;
-            let faster = rows.iter().filter(of_it).any(is_faster);
-            if !rows.iter().filter(of_it).all(has_passed) {
+            let of_it: Vec<&VerdictRow> = rows.iter().filter(|row| row.configuration == pinned.name).collect();
+            if !of_it.iter().all(|row| has_passed(row)) {
                 continue;
             }
-            if let Some(rolling) = self.rolling.configurations.iter_mut().find(|one| one.name == pinned.name) {
-                // The sessions of criterion come one by one: the last few are what passed last.
-                let kept = if is_of_criterion { GATE_SESSIONS.saturating_sub(sessions.len()) } else { 0 };
-                let surplus = rolling.sessions.len().saturating_sub(kept);
-                rolling.sessions.drain(..surplus);
-                rolling.sessions.extend(sessions.clone());
-            }
-            if faster && updates_on_improvement {
-                let block = if is_of_criterion { 1 } else { GATE_SESSIONS };
-                let floor = noise_floor_of(&sessions, block);
-                pinned.noise_floor = pinned.noise_floor.into_iter().chain(floor).reduce(f64::max);
-                pinned.sessions = sessions;
-                is_updated = true;
+            let before = self.rolling.configurations.iter().position(|rolling| rolling.name == pinned.name);
+            let before = before.map(|place| self.rolling.configurations.remove(place));
+            // The sessions of criterion come one by one: the last few are what passed last.
+            let earlier = before.filter(|before| is_of_criterion && is_same(before, pinned));
+            let mut recent = earlier.map(|before| before.sessions).unwrap_or_default();
+            recent.extend(sessions.iter().cloned());
+            let surplus = if is_of_criterion { recent.len().saturating_sub(GATE_SESSIONS) } else { 0 };
+            recent.drain(..surplus);
+            let passed = BaselineConfiguration { sessions: recent, compiler: self.now.compiler(), ..pinned.clone() };
+            self.rolling.configurations.push(passed);
+            if updates_on_improvement && of_it.iter().any(|row| is_faster(row)) {
+                let floors = [pinned.noise_floor, noise_floor_of(sessions, self.block)];
+                pinned.noise_floor = floors.into_iter().flatten().reduce(f64::max);
+                pinned.sessions.clone_from(sessions);
+                pinned.compiler = self.now.compiler();
+                updated.push(pinned.name.clone());
             }
         }
         self.rolling.saved_at.clone_from(&saved_at);
+        self.rolling.environment = self.now.clone();
         self.store.write(Kept::Rolling, &self.rolling)?;
-        if is_updated {
+        if !updated.is_empty() {
             self.pinned.saved_at = saved_at;
             self.store.write(Kept::Pinned, &self.pinned)?;
         }
-        Ok(())
+        Ok(updated)
     }
+}
+
+/// Whether two are of the same name and keys.
+fn is_same(a: &BaselineConfiguration, b: &BaselineConfiguration) -> bool {
+    let is_of = |a: &crate::config::RunConfig, b| Configuration { name: String::new(), config: a.clone() }.is_of(b);
+    a.name == b.name
+        && match (&a.config, &b.config) {
+            (Some(a), Some(b)) => is_of(a, b),
+            (None, None) => true,
+            _ => false,
+        }
 }

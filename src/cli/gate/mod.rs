@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use clap::{ArgGroup, Args};
 
 use super::speed::{GATE_SESSIONS, SpeedArgs, sessions};
-use super::{INCOMPARABLE, print};
+use super::{INCOMPARABLE, print, say};
 use crate::analysis::DEFAULT_THRESHOLD;
 use crate::device;
 use crate::gate::{ALLOWABLE, Configuration, Difference, Trial, differences, refused};
@@ -47,17 +47,17 @@ pub(super) struct GateArgs {
     /// The config, a TOML file [default: with --baseline the one that it was saved with, with --science configs/science.toml]
     config: Option<PathBuf>,
     /// The relative change of the time of a step, in percent, up to which nothing is called
-    #[arg(long, default_value_t = DEFAULT_THRESHOLD * 100.0, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, default_value_t = DEFAULT_THRESHOLD * 100.0, value_name = "PERCENT", value_parser = percent, conflicts_with = "science")]
     threshold: f64,
     /// Sessions, or rounds of pairs, of an attempt, each in new processes, at least 3
-    #[arg(long, default_value_t = GATE_SESSIONS, value_name = "N", value_parser = sessions)]
+    #[arg(long, default_value_t = GATE_SESSIONS, value_name = "N", value_parser = sessions, conflicts_with = "science")]
     sessions: usize,
     /// Compare in spite of a difference of machine or build that is named: adapter, arch, backend, cores, cpu, driver, features,
     /// profile or threads; may be repeated
     #[arg(long, value_name = "DIFFERENCE", value_parser = clap::builder::PossibleValuesParser::new(ALLOWABLE), conflicts_with = "science")]
     allow: Vec<String>,
     /// Compare criterion's results in this directory, such as target/criterion, with a baseline of such results
-    #[arg(long, value_name = "DIR", requires = "baseline", conflicts_with = "config")]
+    #[arg(long, value_name = "DIR", requires = "baseline", conflicts_with_all = ["config", "overrides", "sessions", "samples", "sample_ms"])]
     criterion: Option<PathBuf>,
     /// What measures criterion's results anew for another attempt, such as `cargo bench --bench training_step`
     #[arg(long, value_name = "COMMAND", requires = "criterion")]
@@ -66,10 +66,10 @@ pub(super) struct GateArgs {
     #[arg(long, requires = "baseline")]
     update_on_improvement: bool,
     /// Write the table as CSV to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "science")]
     csv: Option<PathBuf>,
     /// The reference of the science gate
-    #[arg(long, default_value = "results/reference/science/reference.csv", value_name = "FILE")]
+    #[arg(long, default_value = "results/reference/science/reference.csv", value_name = "FILE", requires = "science")]
     reference: PathBuf,
     /// Write the reference anew, after a change that is meant
     #[arg(long, requires = "science")]
@@ -147,7 +147,7 @@ fn check_differences(path: &Path, found: Vec<Difference>, allowed: &[String]) ->
 }
 
 /// `cpu was A, is B`
-fn described(difference: &Difference) -> String {
+pub(super) fn described(difference: &Difference) -> String {
     format!("{} was {}, is {}", difference.name, difference.baseline, difference.now)
 }
 
@@ -162,7 +162,7 @@ pub(super) fn check_configurations(
     for one in now {
         match baseline.configurations.iter().find(|kept| kept.name == one.name) {
             None => return refuse(format!("has no configuration `{}`, and the config has one", one.name)),
-            Some(kept) if kept.config.as_ref() != Some(&one.config) => {
+            Some(kept) if !kept.config.as_ref().is_some_and(|config| one.is_of(config)) => {
                 return refuse(format!("its configuration `{}` has other keys than that of the config", one.name));
             }
             Some(_) => {}
@@ -199,6 +199,14 @@ pub(super) fn criterion_sessions(dir: &Path) -> anyhow::Result<Vec<(String, Sess
         (benchmark.id, Session { step_ms, yardstick_ms: Vec::new() })
     };
     Ok(record::load_criterion(dir)?.into_iter().map(session).collect())
+}
+
+/// Says that another attempt begins.
+fn announce(args: &GateArgs, attempt: usize, open: usize) {
+    if attempt > 0 && !args.speed.quiet {
+        let plural = if open == 1 { "" } else { "s" };
+        say(&format!("{open} configuration{plural} changed: measuring again"));
+    }
 }
 
 /// What all rows of a gate have in common.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::super::say;
 use super::super::speed::Measured;
-use super::{GateArgs, Incomparable, check_differences, conclude, described, row_of};
+use super::{GateArgs, Incomparable, announce, check_differences, conclude, described, row_of};
 use crate::analysis::median;
 use crate::gate::{Configuration, Measurer, PairLevels, Trial, attempt_of_rounds, decide_all, differences};
 use crate::schema::Against;
@@ -20,7 +20,9 @@ pub(super) fn execute(base: &Path, args: &GateArgs) -> anyhow::Result<ExitCode> 
         return Err(NoConfig(base.display().to_string()).into());
     };
     let measured = Measured::new(config, &args.speed.overrides, &args.speed.device, &args.speed)?;
-    let of_base = Measurer::start(base, measured.arguments())?.hello().clone();
+    let started = Measurer::start(base, measured.arguments());
+    measured.check_stop()?;
+    let of_base = started?.hello().clone();
     let differences = differences(&of_base.environment, &measured.environment);
     for difference in check_differences(base, differences, &args.allow)?.iter().filter(|_| !args.speed.quiet) {
         say(&format!("{}: {}", base.display(), described(difference)));
@@ -31,11 +33,13 @@ pub(super) fn execute(base: &Path, args: &GateArgs) -> anyhow::Result<ExitCode> 
     let mut all: Vec<Vec<PairLevels>> = vec![Vec::new(); places.len()];
     decide_all(&mut trials, args.threshold(), |attempt, open| {
         let of_open: Vec<(usize, usize)> = open.iter().map(|trial| places[trial.place]).collect();
-        if attempt > 0 && !args.speed.quiet {
-            let plural = if of_open.len() == 1 { "" } else { "s" };
-            say(&format!("{} configuration{plural} changed: measuring again", of_open.len()));
-        }
-        let rounds = measured.pairs(base, args.sessions, &of_open, &format!("attempt {}", attempt + 1))?;
+        announce(args, attempt, of_open.len());
+        let rounds = measured.pairs(
+            (base, &of_base.configurations),
+            args.sessions,
+            &of_open,
+            &format!("attempt {}", attempt + 1),
+        )?;
         for (trial, rounds) in open.iter_mut().zip(rounds) {
             let attempt = attempt_of_rounds(&rounds).map_err(|too_few| {
                 let problem = format!("`{}`: {too_few}", measured.configurations[trial.place].name);
@@ -60,7 +64,7 @@ pub(super) fn execute(base: &Path, args: &GateArgs) -> anyhow::Result<ExitCode> 
 /// The place of each configuration on both sides, the base first.
 fn matched(base: &Path, before: &[Configuration], now: &[Configuration]) -> Result<Vec<(usize, usize)>, Incomparable> {
     let place = |(place, one): (usize, &Configuration)| {
-        let of_base = before.iter().position(|other| other == one).ok_or_else(|| {
+        let of_base = before.iter().position(|other| other.is_same(one)).ok_or_else(|| {
             let problem = format!("makes something else of the configuration `{}` of the config", one.name);
             Incomparable::new(base, problem, "write the keys into the config whose defaults have changed")
         })?;
