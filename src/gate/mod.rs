@@ -1,6 +1,6 @@
 //! Gates: is this program as fast as that one, and are its numbers still right?
 //!
-//! Speed is measured by processes of their own ([`server`], spoken to by [`client`]), which take turns where there are two sides:
+//! Speed is measured by processes of their own ([`serve`], spoken to by a [`Measurer`]), which take turns where there are two sides:
 //! what a process has by chance, such as the layout of its memory, is then a part of what the statistics see. What is a regression is
 //! decided in [`crate::analysis`]. Numbers are compared with a committed reference ([`science`]).
 
