@@ -23,7 +23,7 @@ pub struct Hello {
 /// A configuration of a config: all runs of one that differ in their seed have the same speed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Configuration {
-    /// The levels of the swept factors, `depth=4 case=relu`; the experiment's name where nothing is swept.
+    /// The levels of the swept factors, `network.depth=4 case=relu`; the experiment's name where nothing is swept.
     pub name: String,
     /// The resolved config.
     pub config: RunConfig,

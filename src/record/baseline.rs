@@ -3,12 +3,14 @@
 //! `<baselines>/<name>/` has `pinned.json`, which stays as it was saved, `rolling.json`, which follows every gate that is passed, and
 //! `history.csv`, to which every gate adds rows.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::output::{csv_of, write_for, write_whole};
+use super::store::lock;
 use super::{Environment, StoreError};
 use crate::config::RunConfig;
 use crate::schema::VerdictRow;
@@ -17,7 +19,6 @@ use crate::schema::VerdictRow;
 pub const BASELINE_VERSION: u32 = 1;
 
 const HISTORY: &str = "history.csv";
-const LOCK: &str = ".lock";
 
 /// Measured speed, to compare with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,19 +160,16 @@ impl BaselineStore {
     }
 
     fn lock(dir: PathBuf) -> Result<Self, StoreError> {
-        let lock = File::create(dir.join(LOCK)).map_err(|error| {
-            StoreError::unusable(
+        match lock(&dir) {
+            Ok(Some(lock)) => Ok(Self { dir, _lock: lock }),
+            Ok(None) => {
+                Err(StoreError::unusable(&dir, "another gradmark is using it", "wait for it, or use another name"))
+            }
+            Err(error) => Err(StoreError::unusable(
                 &dir,
                 format!("cannot be written: {error}"),
                 "name a directory that you can write with --baselines",
-            )
-        })?;
-        match lock.try_lock() {
-            // Some network file systems have no locks: then nothing guards against a second writer.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { dir, _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                Err(StoreError::unusable(&dir, "another gradmark is using it", "wait for it, or use another name"))
-            }
+            )),
         }
     }
 
@@ -201,16 +199,8 @@ impl BaselineStore {
     /// If it cannot be written; the one that was there stays.
     pub fn write(&self, kept: Kept, baseline: &Baseline) -> Result<(), StoreError> {
         let path = self.dir.join(kept.file());
-        let temporary = self.dir.join(format!(".tmp-{}", kept.file()));
         let text = serde_json::to_string_pretty(baseline).map_err(|error| StoreError::write(&path)(error.into()))?;
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        write().map_err(StoreError::write(&path))
+        write_whole(&path, &(text + "\n")).map_err(StoreError::write(&path))
     }
 
     /// Whether rows can be added to `history.csv`: known before anything is measured.
@@ -296,9 +286,8 @@ fn read(path: &Path) -> Result<Baseline, StoreError> {
 ///
 /// If the file cannot be written.
 pub fn write_verdicts(path: &Path, rows: &[VerdictRow]) -> Result<(), StoreError> {
-    csv_of(rows).and_then(|text| fs::write(path, text)).map_err(|error| {
-        StoreError::unusable(path, format!("cannot be written: {error}"), "name a file that you can write with --csv")
-    })
+    let text = csv_of(rows).map_err(StoreError::write(path))?;
+    write_for(path, &text, "--csv")
 }
 
 /// The names of the baselines in a directory, sorted; none if it is not there.
@@ -342,13 +331,4 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
     // In one piece, so that a line is not cut off by the end of another process.
     file.write_all(text.as_bytes())?;
     file.sync_all()
-}
-
-fn csv_of(rows: &[VerdictRow]) -> io::Result<String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for row in rows {
-        writer.serialize(row).map_err(io::Error::from)?;
-    }
-    let bytes = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
-    String::from_utf8(bytes).map_err(io::Error::other)
 }

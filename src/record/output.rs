@@ -1,8 +1,10 @@
 //! Files that commands make of runs.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
+
+use serde::Serialize;
 
 use super::error::StoreError;
 
@@ -12,23 +14,51 @@ use super::error::StoreError;
 ///
 /// If it cannot be written.
 pub fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
-    let write = || -> io::Result<()> {
-        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    write_for(path, text, "--out")
+}
+
+/// The same for a file that another option names.
+pub(super) fn write_for(path: &Path, text: &str, option: &str) -> Result<(), StoreError> {
+    let make = || -> io::Result<()> {
         let folder = path.parent().unwrap_or(Path::new(""));
         if !folder.as_os_str().is_empty() {
             fs::create_dir_all(folder)?;
         }
-        // A device or a pipe cannot be replaced.
-        if path.exists() && !path.is_file() {
-            return fs::write(path, text);
-        }
-        let temporary = folder.join(format!(".tmp-{}", name.to_string_lossy()));
-        fs::write(&temporary, text)?;
-        fs::rename(&temporary, path)
+        write_whole(path, text)
     };
-    write().map_err(|error| {
-        StoreError::unusable(path, format!("cannot be written: {error}"), "name a place that you can write with --out")
+    make().map_err(|error| {
+        let mend = format!("name a place that you can write with {option}");
+        StoreError::unusable(path, format!("cannot be written: {error}"), mend)
     })
+}
+
+/// Writes a file under a temporary name beside it, and renames it when it is whole.
+pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    // A device or a pipe cannot be replaced.
+    if path.exists() && !path.is_file() {
+        return fs::write(path, text);
+    }
+    let temporary = path.with_file_name(format!(".tmp-{}", name.to_string_lossy()));
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+/// The rows of a table with its header.
+pub(super) fn csv_of(rows: &[impl Serialize]) -> io::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row).map_err(io::Error::from)?;
+    }
+    text_of(writer)
+}
+
+/// What was written to memory.
+pub(super) fn text_of(writer: csv::Writer<Vec<u8>>) -> io::Result<String> {
+    let bytes = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 /// Removes what [`write_text`] has written, if it is there.

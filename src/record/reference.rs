@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::StoreError;
+use super::output::{csv_of, write_for};
 use crate::schema::ReferenceRow;
 
 /// Reads a reference.
@@ -32,23 +33,6 @@ pub fn load_reference(path: &Path) -> Result<Vec<ReferenceRow>, StoreError> {
 ///
 /// If it cannot be written.
 pub fn write_reference(path: &Path, rows: &[ReferenceRow]) -> Result<(), StoreError> {
-    let temporary = path.with_extension("csv.tmp");
-    let write = || -> Result<(), csv::Error> {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let mut writer = csv::Writer::from_path(&temporary)?;
-        for row in rows {
-            writer.serialize(row)?;
-        }
-        writer.flush()?;
-        Ok(fs::rename(&temporary, path)?)
-    };
-    write().map_err(|error| {
-        StoreError::unusable(
-            path,
-            format!("cannot be written: {error}"),
-            "name a file that you can write with --reference",
-        )
-    })
+    let text = csv_of(rows).map_err(StoreError::write(path))?;
+    write_for(path, &text, "--reference")
 }

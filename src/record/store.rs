@@ -53,18 +53,13 @@ impl ExperimentStore {
             _ => StoreError::unusable(&dir, format!("cannot be {what}: {error}"), mend),
         };
         fs::create_dir_all(&dir).map_err(|error| failed("made", error))?;
-        let lock = File::create(dir.join(LOCK)).map_err(|error| failed("written", error))?;
-        match lock.try_lock() {
-            // Some network file systems have no locks: then nothing guards against a second writer.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::unusable(
-                    &dir,
-                    "another gradmark is writing there",
-                    "wait for it, or name another directory with --out",
-                ));
-            }
-        }
+        let Some(lock) = lock(&dir).map_err(|error| failed("written", error))? else {
+            return Err(StoreError::unusable(
+                &dir,
+                "another gradmark is writing there",
+                "wait for it, or name another directory with --out",
+            ));
+        };
         remove_leftovers(&dir)?;
         for run in run_directories(&dir)? {
             check_version(&run)?;
@@ -106,6 +101,16 @@ impl ExperimentStore {
             coverage: None,
             temporary,
         })
+    }
+}
+
+/// Locks a directory for this process, as long as the file is open; `None` if another process has it.
+pub(super) fn lock(dir: &Path) -> io::Result<Option<File>> {
+    let lock = File::create(dir.join(LOCK))?;
+    match lock.try_lock() {
+        // Some network file systems have no locks: then nothing guards against a second writer.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
     }
 }
 

@@ -1,9 +1,10 @@
 //! `summary.csv`: one row a run.
 
-use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::error::StoreError;
+use super::output::{text_of, write_whole};
 use crate::analysis::RunSummary;
 
 /// Writes `summary.csv` into the directory of an experiment, whole or not at all: a column for each factor, then
@@ -14,9 +15,8 @@ use crate::analysis::RunSummary;
 /// If it cannot be written.
 pub fn write_summary(dir: &Path, factors: &[String], runs: &[RunSummary]) -> Result<(), StoreError> {
     let path = dir.join("summary.csv");
-    let temporary = dir.join(".tmp-summary.csv");
-    let write = || -> Result<(), csv::Error> {
-        let mut writer = csv::Writer::from_path(&temporary)?;
+    let write = || -> io::Result<()> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
         let columns: Vec<&str> = ["run_id", "seed"]
             .into_iter()
             .chain(factors.iter().map(String::as_str))
@@ -29,9 +29,7 @@ pub fn write_summary(dir: &Path, factors: &[String], runs: &[RunSummary]) -> Res
             record.extend(run.fields());
             writer.write_record(&record)?;
         }
-        writer.flush()?;
-        fs::rename(&temporary, &path)?;
-        Ok(())
+        write_whole(&path, &text_of(writer)?)
     };
-    write().map_err(|error| StoreError::write(&path)(error.into()))
+    write().map_err(StoreError::write(&path))
 }

@@ -8,7 +8,7 @@ use std::thread;
 
 use super::VerifyError;
 use crate::analysis::{RunSummary, summarize};
-use crate::config::Source;
+use crate::config::{Source, read_start};
 use crate::data::{Dataset, Sources};
 use crate::device::{Adapter, AdapterKind, Device};
 use crate::plan::{self, Plan, RunSpec};
@@ -123,11 +123,17 @@ impl Laboratory<'_> {
         }
     }
 
-    fn run_one(&self, spec: &RunSpec) -> Result<Run, VerifyError> {
+    /// One run.
+    ///
+    /// # Errors
+    ///
+    /// If it is asked to stop, the device fails, or data or the network that it starts from are absent.
+    pub fn run_one(&self, spec: &RunSpec) -> Result<Run, VerifyError> {
+        let start = read_start(&spec.config).map_err(VerifyError::Start)?;
         let dataset = self.sources.load(&spec.config, spec.seed)?;
         let control = Control { stop: self.stop, progress: &|_, _| {} };
         let mut rows = RunRows::default();
-        let status = train::run(spec, &dataset, None, self.device, &mut rows, &control)?;
+        let status = train::run(spec, &dataset, start.as_deref(), self.device, &mut rows, &control)?;
         let summary = summarize(&spec.run_id, spec.levels.clone(), spec.seed, status, &rows);
         Ok(Run { spec: spec.clone(), summary, rows })
     }

@@ -12,6 +12,8 @@ pub use cases::CASES;
 pub use finding::{Expected, Finding, Verdict};
 pub use laboratory::{Laboratory, Run};
 
+use std::io;
+
 use agreement::{FAMILIES, Family};
 
 use crate::config::ConfigError;
@@ -52,6 +54,9 @@ pub enum VerifyError {
     /// The data set is not at hand.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The network that a run starts from cannot be read.
+    #[error("the network in `training.start_from` cannot be read: {0}")]
+    Start(io::Error),
     /// The run failed or was stopped.
     #[error(transparent)]
     Train(#[from] TrainError),

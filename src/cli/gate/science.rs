@@ -2,23 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
-
-use anyhow::Context;
 
 use super::super::guard::stop_on_ctrl_c;
 use super::super::progress::{COMPLETE, Progress, RUNS};
 use super::super::speed::Interrupted;
 use super::super::{print, say};
 use super::{GateArgs, Incomparable, REGRESSION};
-use crate::analysis::summarize;
-use crate::config::{Source, read_start};
+use crate::config::Source;
 use crate::data::Sources;
 use crate::gate::science::{deviations, reference_rows};
-use crate::plan::{self, Plan, RunSpec};
+use crate::plan;
 use crate::record::{load_reference, write_reference};
-use crate::schema::{ReferenceRow, RunRows};
-use crate::train::{self, Control, TrainError};
+use crate::schema::ReferenceRow;
+use crate::train::TrainError;
+use crate::verify::{Laboratory, VerifyError};
 use crate::{device, report};
 
 /// The config of the science gate where none is named.
@@ -38,13 +35,19 @@ pub(super) fn execute(args: &GateArgs) -> anyhow::Result<ExitCode> {
     }
     let device = device::open(&adapter)?;
     let stop = stop_on_ctrl_c()?;
+    let laboratory =
+        Laboratory { adapter: &adapter, device: &device, sources: &sources, stop: &stop, progress: &|_, _| {} };
     let progress = Progress::new(plan.runs.len(), &RUNS, args.speed.quiet);
     let mut rows = Vec::new();
     for (done, spec) in plan.runs.iter().enumerate() {
         let name = spec.levels.join(" ");
         progress.start(&name);
-        let found = run(&plan, spec, &sources, &device, &stop, &|done, total| progress.step(&name, done, total));
-        rows.extend(found.inspect_err(|_| progress.end())?);
+        let run = match laboratory.run_one(spec) {
+            Err(VerifyError::Train(TrainError::Interrupted)) => Err(Interrupted.into()),
+            run => run.map_err(anyhow::Error::from),
+        };
+        let run = run.inspect_err(|_| progress.end())?;
+        rows.extend(reference_rows(&plan, spec, &run.summary, &run.rows));
         progress.finish(done + 1, &name, COMPLETE);
     }
     progress.end();
@@ -59,26 +62,6 @@ pub(super) fn execute(args: &GateArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     compare(&reference, &rows, &args.reference, plan.runs.len())
-}
-
-fn run(
-    plan: &Plan,
-    spec: &RunSpec,
-    sources: &Sources,
-    device: &device::Device,
-    stop: &AtomicBool,
-    progress: &dyn Fn(usize, usize),
-) -> anyhow::Result<Vec<ReferenceRow>> {
-    let dataset = sources.load(&spec.config, spec.seed)?;
-    let start = read_start(&spec.config).context("the network in `training.start_from` cannot be read")?;
-    let mut rows = RunRows::default();
-    let control = Control { stop, progress };
-    let status = match train::run(spec, &dataset, start.as_deref(), device, &mut rows, &control) {
-        Err(TrainError::Interrupted) => return Err(Interrupted.into()),
-        status => status?,
-    };
-    let summary = summarize(&spec.run_id, spec.levels.clone(), spec.seed, status, &rows);
-    Ok(reference_rows(plan, spec, &summary, &rows))
 }
 
 fn compare(reference: &[ReferenceRow], rows: &[ReferenceRow], path: &Path, runs: usize) -> anyhow::Result<ExitCode> {
