@@ -60,22 +60,85 @@ fn a_clipping_threshold_that_is_ignored_or_5_percent_too_large_is_noticed() {
     science_notices("clip_threshold=1.05", "grad_l2_after_clip_first");
 }
 
-/// A pair of this binary with a fault and without: the base unsets the variable. So slow that no other test beside it can hide it.
+/// A base of pairs: this binary without a fault, whatever the environment says.
 #[cfg(unix)]
-#[test]
-fn steps_that_take_twenty_times_as_long_are_found_between_two_binaries() {
+fn sound_binary(dir: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
 
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let base = dir.path().join("base");
+    let base = dir.join("base");
     let script = format!("#!/bin/sh\nGRADMARK_FAULTS= exec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_gradmark"));
     std::fs::write(&base, script).expect("writable");
     std::fs::set_permissions(&base, PermissionsExt::from_mode(0o755)).expect("a file");
-    let config = Path::new("configs/smoke.toml").display();
-    let arguments = format!(
-        "--pair {} {config} --set network.activation=relu --device flex --sessions 5 --samples 5 --sample-ms 10 --quiet",
-        base.display()
-    );
+    base
+}
+
+/// What is gated where speed is: a step of half a millisecond.
+#[cfg(unix)]
+const SHORT: &str = "configs/smoke.toml --set network.activation=relu --device flex --quiet";
+
+/// So slow that no other test beside it can hide it.
+#[cfg(unix)]
+#[test]
+fn steps_that_take_twenty_times_as_long_are_found_between_two_binaries() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let base = sound_binary(dir.path());
+    let arguments = format!("--pair {} {SHORT} --sessions 5 --samples 5 --sample-ms 10", base.display());
     let output = gate("step_time=20", &arguments);
     assert_eq!(output.status.code(), Some(3), "{}{}", stdout(&output), stderr(&output));
+}
+
+/// How many of so many gates call a regression. Each is told of as it ends.
+#[cfg(unix)]
+fn regressions(faults: &str, trials: usize, arguments: &str) -> usize {
+    let mut found = 0;
+    for trial in 1..=trials {
+        let output = gate(faults, arguments);
+        let code = output.status.code();
+        assert!(matches!(code, Some(0 | 3)), "{}{}", stdout(&output), stderr(&output));
+        found += usize::from(code == Some(3));
+        let row = stdout(&output).lines().rev().nth(1).unwrap_or_default().to_owned();
+        println!("`{faults}`: {found} of {trial}; {row}");
+    }
+    found
+}
+
+/// How many gates are tried, for the rates of errors: `GRADMARK_TRIALS`, or what is written here.
+#[cfg(unix)]
+fn trials(usual: usize) -> usize {
+    std::env::var("GRADMARK_TRIALS").map_or(usual, |count| count.parse().expect("GRADMARK_TRIALS is a number"))
+}
+
+#[cfg(unix)]
+#[test]
+#[ignore = "takes half an hour of a machine that does nothing else"]
+fn error_rates_of_pairs() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let base = sound_binary(dir.path());
+    let arguments = format!("--pair {} {SHORT} --samples 5 --sample-ms 10", base.display());
+    let of_itself = trials(200);
+    let false_alarms = regressions("", of_itself, &arguments);
+    let slower = trials(100);
+    let [found, _] = ["step_time=1.1", "step_time=1.05"].map(|faults| regressions(faults, slower, &arguments));
+    assert!(100 * false_alarms <= of_itself, "{false_alarms} false alarms of {of_itself}");
+    assert!(100 * found >= 95 * slower, "{found} of {slower} that were 10 % slower");
+}
+
+#[cfg(unix)]
+#[test]
+#[ignore = "takes an hour of a machine that does nothing else"]
+fn error_rates_of_a_baseline() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let baselines = dir.path().join("baselines");
+    let mut save = gradmark(&project());
+    save.env("GRADMARK_FAULTS", "").args(["baseline", "save", "main"]).args(SHORT.split_whitespace());
+    let saved = save.arg("--baselines").arg(&baselines).output().expect("the binary starts");
+    assert!(saved.status.success(), "{}", stderr(&saved));
+    println!("{}", stdout(&saved));
+    let arguments = format!("--baseline main {SHORT} --baselines {}", baselines.display());
+    let of_itself = trials(200);
+    let false_alarms = regressions("", of_itself, &arguments);
+    // What is slower does not become the rolling baseline, and a pause would only take time.
+    let slower = trials(50);
+    regressions("step_time=1.1", slower, &format!("{arguments} --pause 0"));
+    assert!(100 * false_alarms <= of_itself, "{false_alarms} false alarms of {of_itself}");
 }

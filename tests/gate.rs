@@ -8,6 +8,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::sync::{Mutex, PoisonError};
 
 use common::{gradmark, run, stderr, stdout};
 use serde_json::{Value, json};
@@ -33,7 +34,10 @@ samples = 0
 /// As little as counts.
 const LITTLE: &str = "--device flex --sessions 3 --samples 5 --sample-ms 1 --quiet --baselines baselines";
 
+/// One at a time: what else is at work here would disturb the samples.
 fn at(dir: &Path, arguments: &str) -> Output {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     run(dir, CONFIG, arguments)
 }
 
@@ -80,8 +84,11 @@ fn stretch(dir: &Path, file: &str, factor: f64) {
         for configuration in baseline["configurations"].as_array_mut().expect("configurations") {
             configuration["noise_floor"] = json!(0.01);
             let sessions = configuration["sessions"].as_array_mut().expect("sessions");
-            // All alike: the interval is that of the sessions now.
-            let first = sessions[0].clone();
+            // All alike and undisturbed: the interval is that of the sessions now.
+            let mut first = sessions[0].clone();
+            let mut yardsticks: Vec<Value> = first["yardsticks_ms"].as_array().expect("times").clone();
+            yardsticks.sort_by(|a, b| a[1].as_f64().expect("a number").total_cmp(&b[1].as_f64().expect("a number")));
+            first["yardsticks_ms"] = json!(vec![yardsticks[yardsticks.len() / 2].clone(); yardsticks.len()]);
             for session in sessions.iter_mut() {
                 *session = first.clone();
                 for time in session["step_ms"].as_array_mut().expect("times") {
@@ -110,11 +117,14 @@ fn a_program_is_not_slower_than_itself_and_its_history_grows() {
     assert!(stdout(&output).contains("passed: no regression in 1"), "{}", stdout(&output));
     assert_eq!(verdicts(dir.path()), [("pinned".to_owned(), "pass".to_owned())]);
     // What passed is the rolling baseline now, beside the pinned one.
-    assert_eq!(read(dir.path(), "rolling.json")["configurations"][0]["sessions"].as_array().map(Vec::len), Some(3));
+    let sessions = read(dir.path(), "rolling.json")["configurations"][0]["sessions"].as_array().map_or(0, Vec::len);
+    // As many as are asked for, and one more for each that something disturbed.
+    assert!((3..=9).contains(&sessions), "{sessions}");
     let pinned = read(dir.path(), "pinned.json");
-    assert_eq!(pinned["baseline_version"], 1);
+    assert_eq!(pinned["baseline_version"], 2);
+    // The first session does not know yet what disturbs it: it has just as many samples as are asked for.
     assert_eq!(pinned["configurations"][0]["sessions"][0]["step_ms"].as_array().map(Vec::len), Some(5));
-    assert_eq!(pinned["configurations"][0]["sessions"][0]["yardstick_ms"].as_array().map(Vec::len), Some(6));
+    assert_eq!(pinned["configurations"][0]["sessions"][0]["yardsticks_ms"].as_array().map(Vec::len), Some(6));
     let before = fs::read_to_string(dir.path().join("baselines/main/history.csv")).expect("a history");
     ends_with(dir.path(), &format!("{gate} config.toml --csv table.csv"), 0);
     let after = fs::read_to_string(dir.path().join("baselines/main/history.csv")).expect("a history");
@@ -129,7 +139,7 @@ fn steps_that_take_twenty_times_as_long_are_a_regression_after_three_attempts() 
     let dir = saved();
     stretch(dir.path(), "pinned.json", 1.0 / 20.0);
     stretch(dir.path(), "rolling.json", 1.0 / 20.0);
-    let output = ends_with(dir.path(), &format!("gate --baseline main {LITTLE}"), 3);
+    let output = ends_with(dir.path(), &format!("gate --baseline main --pause 0 {LITTLE}"), 3);
     assert!(
         stdout(&output).contains("REGRESSION") && stdout(&output).contains("1 regression of 1"),
         "{}",
@@ -149,7 +159,7 @@ fn steps_that_take_twenty_times_as_long_are_a_regression_after_three_attempts() 
 fn slow_drift_is_found_against_the_pinned_baseline_though_each_step_of_it_passes() {
     let dir = saved();
     stretch(dir.path(), "pinned.json", 1.0 / 20.0);
-    let output = ends_with(dir.path(), &format!("gate --baseline main --threshold 400 {LITTLE}"), 3);
+    let output = ends_with(dir.path(), &format!("gate --baseline main --threshold 400 --pause 0 {LITTLE}"), 3);
     assert!(stdout(&output).contains("REGRESSION"), "{}", stdout(&output));
     let found = verdicts(dir.path());
     let expected = [("pinned", "regression"), ("rolling", "pass")];
@@ -163,11 +173,12 @@ fn an_improvement_is_reported_and_becomes_the_baseline_only_if_that_is_asked_for
     stretch(dir.path(), "rolling.json", 20.0);
     let slow = read(dir.path(), "pinned.json");
     let loud = LITTLE.replace(" --quiet", "");
-    let output = ends_with(dir.path(), &format!("gate --baseline main {loud}"), 0);
+    let output = ends_with(dir.path(), &format!("gate --baseline main --pause 0.1 {loud}"), 0);
     assert!(stdout(&output).contains("improvement"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("1 configuration changed: measuring again in 0.1 s"), "{}", stderr(&output));
     assert!(stderr(&output).contains("--update-on-improvement makes it the baseline"), "{}", stderr(&output));
     assert_eq!(read(dir.path(), "pinned.json"), slow);
-    ends_with(dir.path(), &format!("gate --baseline main --update-on-improvement {LITTLE}"), 0);
+    ends_with(dir.path(), &format!("gate --baseline main --pause 0 --update-on-improvement {LITTLE}"), 0);
     let fast = read(dir.path(), "pinned.json");
     let first = |baseline: &Value| baseline["configurations"][0]["sessions"][0]["step_ms"][0].as_f64().expect("a time");
     assert!(first(&fast) < 0.5 * first(&slow), "{} {}", first(&fast), first(&slow));
@@ -234,8 +245,8 @@ fn a_baseline_that_is_absent_damaged_or_of_another_version_is_refused_by_name() 
     let whole = fs::read_to_string(&path).expect("a baseline");
     fs::write(&path, &whole[..whole.len() / 2]).expect("writable");
     refused(dir.path(), &gate, 2, &["pinned.json: is cut off", "save the baseline anew"]);
-    fs::write(&path, whole.replace("\"baseline_version\": 1", "\"baseline_version\": 99")).expect("writable");
-    refused(dir.path(), &gate, 2, &["has version 99", "version 1"]);
+    fs::write(&path, whole.replace("\"baseline_version\": 2", "\"baseline_version\": 99")).expect("writable");
+    refused(dir.path(), &gate, 2, &["has version 99", "version 2"]);
     change(dir.path(), "rolling.json", |baseline| baseline["configurations"] = json!([]));
     fs::copy(dir.path().join("baselines/main/rolling.json"), &path).expect("writable");
     refused(dir.path(), &gate, 2, &["pinned.json: has no configuration"]);
@@ -273,6 +284,8 @@ fn thresholds_and_counts_that_make_no_sense_are_refused() {
         ("--samples 4", "whole number from 5"),
         ("--sample-ms 0", "above 0 and at most 60000"),
         ("--sample-ms NaN", "above 0 and at most 60000"),
+        ("--pause=-1", "seconds from 0 to 86400"),
+        ("--pause inf", "seconds from 0 to 86400"),
     ] {
         let text = stderr(&ends_with(dir.path(), &format!("gate --baseline main {wrong}"), 2));
         assert!(text.contains(said), "{wrong}: {text}");
@@ -397,16 +410,20 @@ fn criterions_results_are_gated_and_a_change_needs_benches_that_can_be_repeated(
 #[test]
 fn the_rule_in_the_documentation_is_that_of_the_code() {
     use gradmark::analysis::{ATTEMPTS, CONFIDENCE, DEFAULT_THRESHOLD, MINIMUM_SAMPLES, MINIMUM_SESSIONS};
+    use gradmark::gate::USUAL_TIMES;
     use gradmark::gate::science::{QUANTITIES, Tolerance};
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/regression_gate.md");
-    let text = fs::read_to_string(path).expect("the documentation");
+    let text = fs::read_to_string(path).expect("the documentation").split_whitespace().collect::<Vec<_>>().join(" ");
     let mut sentences = vec![
         format!("{ATTEMPTS} attempts"),
         format!("{} % interval", CONFIDENCE * 100.0),
         format!("{} % unless", DEFAULT_THRESHOLD * 100.0),
         format!("at least {MINIMUM_SESSIONS} sessions"),
         format!("at least {MINIMUM_SAMPLES} samples"),
+        format!("more than {USUAL_TIMES} times as long as usual"),
+        format!("sessions with fewer than {MINIMUM_SAMPLES} that count"),
+        format!("fewer than {MINIMUM_SESSIONS} sessions count"),
     ];
     for (quantity, tolerance) in QUANTITIES {
         sentences.push(match tolerance {
@@ -441,6 +458,7 @@ fn the_rule_in_the_documentation_is_that_of_the_code() {
     let sentences = [
         format!("by default {} and {}", default(&save, "--sessions"), default(&gate, "--sessions")),
         format!("by default {} of {} ms", default(&gate, "--samples"), default(&gate, "--sample-ms")),
+        format!("{} s apart (`--pause`)", default(&gate, "--pause")),
     ];
     for sentence in sentences {
         assert!(text.contains(&sentence), "docs/regression_gate.md lacks: {sentence}");

@@ -15,7 +15,7 @@ pub use layers::{WeightGradient, first_states, gradient_profile, hidden_number, 
 pub use quantity::{Better, Change, QUANTITIES, Quantity, quantity};
 pub use regression::{
     ATTEMPTS, Attempt, CONFIDENCE, DEFAULT_THRESHOLD, Decision, MINIMUM_SAMPLES, MINIMUM_SESSIONS, SpeedChange,
-    TimeRatio, corrected_level, decide, level, noise_floor, paired_level, ratio_of_rounds, ratio_of_sessions,
+    TimeRatio, decide, level, noise_floor, paired_level, ratio_of_rounds, ratio_of_sessions,
 };
 pub use statistics::{
     Estimate, Interval, bootstrap, bootstrap_both, bootstrap_median, geometric_mean, mean, median, standard_deviation,

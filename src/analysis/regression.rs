@@ -71,22 +71,28 @@ pub enum SpeedChange {
 pub struct Attempt {
     /// The ratio of the times as they were measured.
     pub ratio: TimeRatio,
-    /// The ratio after division by what a fixed piece of work took in the same sessions; `None` where there is none.
-    pub corrected: Option<TimeRatio>,
+    /// The ratio after division by what fixed pieces of work took in the same sessions, on one core and on all; `None` where there
+    /// are none.
+    pub corrected: Option<[TimeRatio; 2]>,
     /// The relative change that two measurements of the same program show on this machine.
     pub noise_floor: f64,
 }
 
 impl Attempt {
     /// What it shows: a change larger than threshold and noise floor, whose interval excludes 1. Where the machine's own speed is
-    /// known, both the measured and the corrected ratio have to show it.
+    /// known, the measured and the corrected ratios have to show it all.
     pub fn change(&self, threshold: f64) -> SpeedChange {
         let limit = threshold.max(self.noise_floor);
         let change = self.ratio.change(limit);
-        match self.corrected {
-            Some(corrected) if corrected.change(limit) != change => SpeedChange::None,
-            _ => change,
-        }
+        let is_confirmed = self.corrected.iter().flatten().all(|corrected| corrected.change(limit) == change);
+        if is_confirmed { change } else { SpeedChange::None }
+    }
+
+    /// The corrected ratio that shows least of what was measured.
+    pub fn least_corrected(&self) -> Option<TimeRatio> {
+        let sign = self.ratio.ratio.ln().signum();
+        let shown = |ratio: &TimeRatio| sign * ratio.ratio.ln();
+        self.corrected.into_iter().flatten().min_by(|a, b| shown(a).total_cmp(&shown(b)))
     }
 }
 
@@ -128,16 +134,6 @@ pub fn level(samples: &[f64]) -> Option<f64> {
         return None;
     }
     median(samples).map(f64::ln)
-}
-
-/// The level of a session of which a fixed piece of work, timed before each sample and after the last, tells how fast the machine was:
-/// each sample counts relative to the pieces on both of its sides. `None` as of [`level`], or without as many pieces.
-pub fn corrected_level(samples: &[f64], yardsticks: &[f64]) -> Option<f64> {
-    if yardsticks.len() != samples.len() + 1 {
-        return None;
-    }
-    let around = yardsticks.windows(2).map(|sides| f64::midpoint(sides[0], sides[1]));
-    level(&samples.iter().zip(around).map(|(sample, yardstick)| sample / yardstick).collect::<Vec<f64>>())
 }
 
 /// The logarithm of the ratio within a round of pairs: the median over its pairs. `None` with fewer than [`MINIMUM_SAMPLES`] pairs or if a
@@ -182,15 +178,26 @@ pub fn ratio_of_rounds(rounds: &[f64]) -> Option<TimeRatio> {
 }
 
 /// The largest relative change that a gate of `block` sessions would have seen within a baseline, where nothing changes: every block
-/// of consecutive sessions against all others. `None` for fewer than two sessions.
-pub fn noise_floor(levels: &[f64], block: usize) -> Option<f64> {
-    let block = block.min(levels.len() / 2).max(1);
-    let replayed = |start: usize| {
+/// of consecutive sessions against all others. Each of `kinds` has a level for every session, as measured and as corrected in several
+/// ways: a change is what all of them show. `None` for fewer than two sessions.
+pub fn noise_floor(kinds: &[Vec<f64>], block: usize) -> Option<f64> {
+    let sessions = kinds.first()?.len();
+    let block = block.min(sessions / 2).max(1);
+    let change = |levels: &Vec<f64>, start: usize| {
         let others = [&levels[..start], &levels[start + block..]].concat();
-        let change = mean(&levels[start..start + block])? - mean(&others)?;
-        Some(change.abs().exp() - 1.0)
+        Some(mean(&levels[start..start + block])? - mean(&others)?)
     };
-    (0..=levels.len().checked_sub(block)?).filter_map(replayed).reduce(f64::max)
+    let replayed = |start: usize| {
+        let changes = kinds.iter().map(|levels| change(levels, start)).collect::<Option<Vec<f64>>>()?;
+        Some(shown_by_all(&changes).exp() - 1.0)
+    };
+    (0..=sessions.checked_sub(block)?).filter_map(replayed).reduce(f64::max)
+}
+
+/// The size of the change that all of these show: the smallest, and none if they are of two signs.
+fn shown_by_all(changes: &[f64]) -> f64 {
+    let in_direction = |sign: f64| changes.iter().map(|change| sign * change).fold(f64::INFINITY, f64::min);
+    in_direction(1.0).max(in_direction(-1.0)).max(0.0)
 }
 
 /// The two-sided quantile of Student's t at [`CONFIDENCE`]; `None` without a degree of freedom.
@@ -238,12 +245,16 @@ mod tests {
         assert_eq!(Attempt { noise_floor: 0.1, ..slow }.change(0.05), SpeedChange::None);
         assert_eq!(attempt(1.2, 0.99, 1.4).change(0.05), SpeedChange::None);
         // The machine became slower, and so did a fixed piece of work.
-        let corrected = |ratio, low, high| Attempt { corrected: Some(TimeRatio { ratio, low, high }), ..slow };
-        assert_eq!(corrected(1.01, 1.0, 1.02).change(0.05), SpeedChange::None);
-        assert_eq!(corrected(1.07, 1.05, 1.09).change(0.05), SpeedChange::Slower);
+        let (same, slower) = (attempt(1.01, 1.0, 1.02).ratio, attempt(1.07, 1.05, 1.09).ratio);
+        let corrected = |alone, together| Attempt { corrected: Some([alone, together]), ..slow };
+        assert_eq!(corrected(same, slower).change(0.05), SpeedChange::None);
+        assert_eq!(corrected(slower, same).change(0.05), SpeedChange::None);
+        assert_eq!(corrected(slower, slow.ratio).change(0.05), SpeedChange::Slower);
+        assert_eq!(corrected(slower, same).least_corrected(), Some(same));
+        assert_eq!(slow.least_corrected(), None);
         // A fixed piece of work became faster and the network did not: no change was measured.
         assert_eq!(
-            Attempt { ratio: attempt(1.0, 0.99, 1.01).ratio, ..corrected(1.2, 1.1, 1.3) }.change(0.05),
+            Attempt { ratio: attempt(1.0, 0.99, 1.01).ratio, ..corrected(slower, slower) }.change(0.05),
             SpeedChange::None
         );
     }
@@ -254,10 +265,6 @@ mod tests {
         assert_eq!(level(&[1.0, 1.0, 0.0, 1.0, 1.0]), None);
         assert_eq!(level(&[1.0, 1.0, f64::NAN, 1.0, 1.0]), None);
         assert_eq!(level(&[3.0, 1.0, 2.0, 9.0, 1.0]), Some(2f64.ln()));
-        // The machine became half as fast in the middle of a session.
-        let (samples, yardsticks) = ([1.0, 1.0, 1.0, 2.0, 2.0], [3.0, 3.0, 3.0, 3.0, 6.0, 6.0]);
-        assert!((corrected_level(&samples, &yardsticks).expect("five") - (1.0f64 / 3.0).ln()).abs() < 1e-12);
-        assert_eq!(corrected_level(&samples, &yardsticks[1..]), None);
         assert_eq!(paired_level(&[(1.0, 1.1); 4]), None);
         assert!((paired_level(&[(2.0, 2.2); 5]).expect("five") - 1.1f64.ln()).abs() < 1e-12);
     }
@@ -304,9 +311,16 @@ mod tests {
         // The last two sessions were made while the machine was 10 % slower.
         let slow = 1.1f64.ln();
         let levels = [0.0, 0.0, 0.0, 0.0, slow, slow];
-        assert!((noise_floor(&levels, 2).expect("six") - 0.1).abs() < 1e-12);
-        assert_eq!(noise_floor(&[0.5; 6], 5), Some(0.0));
-        assert_eq!(noise_floor(&[0.5], 5), None);
+        let levels = levels.to_vec();
+        assert!((noise_floor(&[levels.clone()], 2).expect("six") - 0.1).abs() < 1e-12);
+        // A fixed piece of work shows half of it, or that nothing was slower.
+        let half: Vec<f64> = levels.iter().map(|level| 0.5 * level).collect();
+        assert!((noise_floor(&[levels.clone(), half], 2).expect("six") - (0.5 * slow).exp() + 1.0).abs() < 1e-12);
+        let opposite: Vec<f64> = levels.iter().map(|level| -level).collect();
+        assert_eq!(noise_floor(&[levels, opposite], 2), Some(0.0));
+        assert_eq!(noise_floor(&[vec![0.5; 6]], 5), Some(0.0));
+        assert_eq!(noise_floor(&[vec![0.5]], 5), None);
+        assert_eq!(noise_floor(&[vec![]], 5), None);
         assert_eq!(noise_floor(&[], 5), None);
     }
 }

@@ -13,7 +13,7 @@ use super::gate::{
 };
 use super::speed::{BASELINE_SESSIONS, GATE_SESSIONS, Measured, SpeedArgs, sessions};
 use super::{print, say};
-use crate::gate::{Configuration, noise_floor_of};
+use crate::gate::{Configuration, QuietLimit, is_usable, noise_floor_of};
 use crate::record::{
     BASELINE_VERSION, Baseline, BaselineConfiguration, BaselineSource, BaselineStore, Environment, Kept, Session,
     StoreError, baseline_names, read_pinned,
@@ -95,7 +95,8 @@ fn save(args: &SaveArgs) -> anyhow::Result<ExitCode> {
     };
     let has_moved =
         args.append && store.has(Kept::Rolling) && store.read(Kept::Rolling)?.configurations != baseline.configurations;
-    add(&mut baseline, origin.measure(args.sessions)?, origin.block(), &store)?;
+    let measured = origin.measure(args.sessions, &baseline)?;
+    add(&mut baseline, measured, origin.block(), &store)?;
     baseline.saved_at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     // What has passed since does not change by sessions that are added to what was saved.
     if !has_moved {
@@ -106,7 +107,11 @@ fn save(args: &SaveArgs) -> anyhow::Result<ExitCode> {
     print(&format!("saved in {}", store.dir().display()))?;
     if let Some(lacking) = sessions_lacking(&baseline) {
         let place = store.dir().display();
-        say(&format!("{place}: a gate needs {lacking} more; run the benches again and save with --append each time"));
+        let mend = match origin {
+            Origin::Config { .. } => "sessions that nothing disturbs: let nothing else run, and save with --append",
+            Origin::Criterion { .. } => "sessions: run the benches again and save with --append each time",
+        };
+        say(&format!("{place}: a gate needs {lacking} more {mend}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -186,12 +191,20 @@ impl<'a> Origin<'a> {
         }
     }
 
-    fn measure(&self, count: usize) -> anyhow::Result<Vec<BaselineConfiguration>> {
+    /// Measures so many sessions beside those that are there already.
+    fn measure(&self, count: usize, kept: &Baseline) -> anyhow::Result<Vec<BaselineConfiguration>> {
         let compiler = self.environment().compiler();
         match self {
             Self::Config { measured, .. } => {
                 let places: Vec<usize> = (0..measured.configurations.len()).collect();
-                let sessions = measured.sessions(count, &places, "session")?;
+                let limit = |one: &Configuration| {
+                    kept.configurations
+                        .iter()
+                        .find(|kept| kept.name == one.name)
+                        .and_then(|kept| QuietLimit::of(&kept.sessions))
+                };
+                let limits: Vec<Option<QuietLimit>> = measured.configurations.iter().map(limit).collect();
+                let sessions = measured.sessions(count, &places, &limits, "session")?;
                 let all = measured.configurations.iter().zip(sessions);
                 let configuration = |(one, sessions): (&Configuration, Vec<Session>)| {
                     BaselineConfiguration::new(one.name.clone(), Some(one.config.clone()), compiler.clone(), sessions)
@@ -235,14 +248,19 @@ fn add(
         }
     }
     for configuration in &mut baseline.configurations {
-        configuration.noise_floor = noise_floor_of(&configuration.sessions, block);
+        let limit = QuietLimit::of(&configuration.sessions);
+        configuration.noise_floor = noise_floor_of(&configuration.sessions, block, limit, true);
     }
     Ok(())
 }
 
 /// The sessions that a gate lacks.
 fn sessions_lacking(baseline: &Baseline) -> Option<usize> {
-    let least = baseline.configurations.iter().map(|configuration| configuration.sessions.len()).min()?;
+    let usable = |configuration: &BaselineConfiguration| {
+        let limit = QuietLimit::of(&configuration.sessions);
+        configuration.sessions.iter().filter(|session| is_usable(session, limit)).count()
+    };
+    let least = baseline.configurations.iter().map(usable).min()?;
     crate::analysis::MINIMUM_SESSIONS.checked_sub(least).filter(|needed| *needed > 0)
 }
 

@@ -14,7 +14,7 @@ use crate::analysis::{MINIMUM_SAMPLES, MINIMUM_SESSIONS};
 use crate::config::Source;
 use crate::data::Sources;
 use crate::device::{self, AdapterKind};
-use crate::gate::{self, Configuration, Effort, MeasurerError, PairLevels};
+use crate::gate::{self, Configuration, Effort, PairLevels, QuietLimit};
 use crate::plan;
 use crate::record::{Environment, Session};
 
@@ -22,6 +22,9 @@ use crate::record::{Environment, Session};
 pub(super) const BASELINE_SESSIONS: usize = 20;
 /// Sessions, or rounds of pairs, of an attempt of a gate.
 pub(super) const GATE_SESSIONS: usize = 10;
+
+/// How many sessions are tried for one that can be used, on a machine that something else disturbs.
+const MOST_SESSIONS: usize = 3;
 
 /// How much is measured, and on which device.
 #[derive(Debug, Args)]
@@ -126,22 +129,47 @@ impl<'a> Measured<'a> {
         Effort { samples: self.args.samples, sample_ms: self.args.sample_ms }
     }
 
-    /// So many sessions of this program, each in a process of its own; those of the first configuration that `places` names come first.
-    pub(super) fn sessions(&self, count: usize, places: &[usize], what: &str) -> anyhow::Result<Vec<Vec<Session>>> {
+    /// So many sessions of this program that can be used, each in a process of its own; those of the first configuration that `places`
+    /// names come first. `limits` tells of each, if that is known, what the fixed pieces of work take while nothing disturbs; else
+    /// that follows from the sessions so far. On a machine that is too busy there are fewer that can be used.
+    pub(super) fn sessions(
+        &self,
+        count: usize,
+        places: &[usize],
+        limits: &[Option<QuietLimit>],
+        what: &str,
+    ) -> anyhow::Result<Vec<Vec<Session>>> {
         let binary = std::env::current_exe()?;
-        let mut sessions = vec![Vec::new(); places.len()];
-        self.rounds(count, what, |round| {
+        let mut sessions: Vec<Vec<Session>> = vec![Vec::new(); places.len()];
+        let limit = |place: usize, sessions: &[Session]| limits[place].or_else(|| QuietLimit::of(sessions));
+        let progress = Progress::new(count, &SESSIONS, self.args.quiet);
+        for round in 1..=count * MOST_SESSIONS {
+            let usable = sessions.iter().enumerate().map(|(place, sessions)| {
+                let limit = limit(place, sessions);
+                sessions.iter().filter(|session| gate::is_usable(session, limit)).count()
+            });
+            let lacking: Vec<usize> =
+                usable.enumerate().filter(|(_, usable)| *usable < count).map(|(place, _)| place).collect();
+            if lacking.is_empty() {
+                break;
+            }
+            let wanted: Vec<(usize, Option<QuietLimit>)> =
+                lacking.iter().map(|place| (places[*place], limit(*place, &sessions[*place]))).collect();
             let found = gate::measure_session(
                 &binary,
                 &self.arguments,
-                (&self.configurations, places),
+                (&self.configurations, &wanted),
                 self.effort(),
                 round,
                 self.has_yardstick,
-            )?;
-            sessions.iter_mut().zip(found).for_each(|(sessions, session)| sessions.push(session));
-            Ok(())
-        })?;
+            );
+            self.check_stop().inspect_err(|_| progress.end())?;
+            for (place, session) in lacking.into_iter().zip(found.inspect_err(|_| progress.end())?) {
+                sessions[place].push(session);
+            }
+            progress.finish(round.min(count), what, super::progress::COMPLETE);
+        }
+        progress.end();
         Ok(sessions)
     }
 
@@ -155,34 +183,21 @@ impl<'a> Measured<'a> {
     ) -> anyhow::Result<Vec<Vec<PairLevels>>> {
         let binary = std::env::current_exe()?;
         let mut rounds = vec![Vec::new(); places.len()];
-        self.rounds(count, what, |round| {
+        let progress = Progress::new(count, &SESSIONS, self.args.quiet);
+        for round in 1..=count {
             let found = gate::measure_pairs(
                 [(base, of_base), (&binary, &self.configurations)],
                 &self.arguments,
                 places,
                 self.effort(),
                 round,
-            )?;
-            rounds.iter_mut().zip(found).for_each(|(rounds, round)| rounds.push(round));
-            Ok(())
-        })?;
-        Ok(rounds)
-    }
-
-    fn rounds(
-        &self,
-        count: usize,
-        what: &str,
-        mut measure: impl FnMut(usize) -> Result<(), MeasurerError>,
-    ) -> anyhow::Result<()> {
-        let progress = Progress::new(count, &SESSIONS, self.args.quiet);
-        for done in 1..=count {
-            let measured = measure(done);
+            );
             self.check_stop().inspect_err(|_| progress.end())?;
-            measured.inspect_err(|_| progress.end())?;
-            progress.finish(done, what, super::progress::COMPLETE);
+            let found = found.inspect_err(|_| progress.end())?;
+            rounds.iter_mut().zip(found).for_each(|(rounds, round)| rounds.push(round));
+            progress.finish(round, what, super::progress::COMPLETE);
         }
         progress.end();
-        Ok(())
+        Ok(rounds)
     }
 }

@@ -149,13 +149,13 @@ impl Measurer {
         Ok(self.ask(&Request::Sample { steps })? / steps as f64)
     }
 
-    /// Does the fixed piece of work and returns its milliseconds.
+    /// Does the fixed pieces of work, on one core and on all that steps use, and returns the milliseconds of each.
     ///
     /// # Errors
     ///
     /// If the process fails.
-    pub fn yardstick_ms(&mut self) -> Result<f64, MeasurerError> {
-        self.ask(&Request::Yardstick)
+    pub fn yardsticks_ms(&mut self) -> Result<[f64; 2], MeasurerError> {
+        Ok([self.ask(&Request::Yardstick)?, self.ask(&Request::YardstickTogether)?])
     }
 
     fn ask(&mut self, request: &Request) -> Result<f64, MeasurerError> {

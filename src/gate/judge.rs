@@ -1,13 +1,13 @@
 //! Attempt after attempt, until it is clear of every configuration whether its speed changed.
 
 use crate::analysis::{
-    Attempt, Decision, TimeRatio, corrected_level, decide, level, median, noise_floor, ratio_of_rounds,
-    ratio_of_sessions,
+    Attempt, Decision, TimeRatio, decide, level, median, noise_floor, ratio_of_rounds, ratio_of_sessions,
 };
 use crate::record::{BaselineConfiguration, Session};
 use crate::schema::{Against, Verdict};
 
-use super::PairLevels;
+use super::quiet::{Undisturbed, undisturbed};
+use super::{PairLevels, QuietLimit};
 
 /// One configuration beside one baseline.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,32 +73,66 @@ pub struct TooFew {
     pub needed: usize,
 }
 
-/// Sessions beside those of a baseline. With `is_corrected` the fixed piece of work tells what the machine itself did meanwhile.
+/// Sessions beside those of a baseline, of which the samples count that nothing disturbed. With `is_same_work` the fixed pieces of work
+/// are those of the baseline, and tell what the machine itself did meanwhile; else they only tell what is usual.
 ///
 /// # Errors
 ///
-/// If the baseline has fewer than [`crate::analysis::MINIMUM_SESSIONS`] sessions that have enough samples, or if there is none now.
+/// If fewer than [`crate::analysis::MINIMUM_SESSIONS`] sessions of the baseline have enough samples that count, or none now.
 pub fn attempt_of_sessions(
     baseline: &BaselineConfiguration,
     now: &[Session],
-    is_corrected: bool,
+    (limit, is_same_work): (Option<QuietLimit>, bool),
 ) -> Result<Attempt, TooFew> {
     let needed = crate::analysis::MINIMUM_SESSIONS;
-    let levels = |sessions: &[Session]| sessions.iter().filter_map(|one| level(&one.step_ms)).collect::<Vec<f64>>();
-    let (before, after) = (levels(&baseline.sessions), levels(now));
-    if before.len() < needed {
-        return Err(TooFew { what: "sessions in the baseline", found: before.len(), needed });
+    let limit_now = if is_same_work { limit } else { QuietLimit::of(now) };
+    let (before, after) = (Levels::of(&baseline.sessions, limit), Levels::of(now, limit_now));
+    if before.count() < needed {
+        return Err(TooFew { what: "sessions in the baseline", found: before.count(), needed });
     }
-    let too_few = TooFew { what: "sessions", found: after.len(), needed: 1 };
-    let ratio = ratio_of_sessions(&before, &after).ok_or(too_few)?;
-    let corrected = |sessions: &[Session]| {
-        let level = |one: &Session| corrected_level(&one.step_ms, &one.yardstick_ms);
-        sessions.iter().map(level).collect::<Option<Vec<f64>>>()
-    };
-    let corrected = corrected(&baseline.sessions).zip(corrected(now)).filter(|_| is_corrected);
-    let corrected = corrected.and_then(|(before, after)| ratio_of_sessions(&before, &after));
+    // Of criterion there is one session, which has no pieces of work.
+    let too_few =
+        TooFew { what: "sessions", found: after.count(), needed: if limit_now.is_some() { needed } else { 1 } };
+    if after.count() < too_few.needed {
+        return Err(too_few);
+    }
+    let ratio = ratio_of_sessions(&before.measured, &after.measured).ok_or(too_few)?;
+    let both = before.corrected.as_ref().zip(after.corrected.as_ref()).filter(|_| is_same_work);
+    let corrected = both.and_then(|([alone, together], [alone_now, together_now])| {
+        Some([ratio_of_sessions(alone, alone_now)?, ratio_of_sessions(together, together_now)?])
+    });
     let noise_floor = baseline.noise_floor.ok_or(too_few)?;
     Ok(Attempt { ratio, corrected, noise_floor })
+}
+
+/// The levels of the sessions that have enough samples which count.
+struct Levels {
+    measured: Vec<f64>,
+    /// After division by the times of the fixed pieces of work on one core and on all, if they were done.
+    corrected: Option<[Vec<f64>; 2]>,
+}
+
+impl Levels {
+    fn of(sessions: &[Session], limit: Option<QuietLimit>) -> Self {
+        let all: Vec<Undisturbed> = sessions.iter().map(|session| undisturbed(session, limit)).collect();
+        let levels = |of: &dyn Fn(&Undisturbed) -> Vec<f64>| all.iter().filter_map(|one| level(&of(one))).collect();
+        let by = |kind: usize| {
+            levels(&|one| one.step_ms.iter().zip(&one.yardsticks_ms).map(|(ms, work)| ms / work[kind]).collect())
+        };
+        let measured: Vec<f64> = levels(&|one| one.step_ms.clone());
+        let corrected = [by(0), by(1)];
+        let is_corrected = corrected.iter().all(|levels| levels.len() == measured.len());
+        Self { measured, corrected: is_corrected.then_some(corrected) }
+    }
+
+    fn count(&self) -> usize {
+        self.measured.len()
+    }
+}
+
+/// Whether a session has enough samples that count.
+pub fn is_usable(session: &Session, limit: Option<QuietLimit>) -> bool {
+    level(&undisturbed(session, limit).step_ms).is_some()
 }
 
 /// Rounds of pairs: the noise floor is what a second process of the base shows in place of the candidate.
@@ -117,14 +151,30 @@ pub fn attempt_of_rounds(rounds: &[PairLevels]) -> Result<Attempt, TooFew> {
     Ok(Attempt { ratio: of(|round| round.candidate)?, corrected: None, noise_floor: control.farthest_change() })
 }
 
-/// What gates of `block` sessions would have seen within sessions of one program.
-pub fn noise_floor_of(sessions: &[Session], block: usize) -> Option<f64> {
-    noise_floor(&sessions.iter().filter_map(|one| level(&one.step_ms)).collect::<Vec<f64>>(), block)
+/// What gates of `block` sessions would have seen within sessions of one program; with `is_corrected` by the fixed pieces of work as well,
+/// where there are any.
+pub fn noise_floor_of(
+    sessions: &[Session],
+    block: usize,
+    limit: Option<QuietLimit>,
+    is_corrected: bool,
+) -> Option<f64> {
+    let Levels { measured, corrected } = Levels::of(sessions, limit);
+    let corrected = corrected.filter(|_| is_corrected).into_iter().flatten();
+    noise_floor(&std::iter::once(measured).chain(corrected).collect::<Vec<_>>(), block)
 }
 
-/// The median time of a step over all samples, in milliseconds.
-pub fn median_step_ms(sessions: &[Session]) -> Option<f64> {
-    median(&sessions.iter().flat_map(|one| one.step_ms.iter().copied()).collect::<Vec<f64>>())
+/// The median time of a step over all samples that count, in milliseconds.
+pub fn median_step_ms(sessions: &[Session], limit: Option<QuietLimit>) -> Option<f64> {
+    median(&sessions.iter().flat_map(|one| undisturbed(one, limit).step_ms).collect::<Vec<f64>>())
+}
+
+/// The slowest session by the fastest one, less 1, of those that count.
+pub fn spread(sessions: &[Session], limit: Option<QuietLimit>) -> Option<f64> {
+    let levels = Levels::of(sessions, limit).measured;
+    let largest = levels.iter().copied().reduce(f64::max)?;
+    let smallest = levels.iter().copied().reduce(f64::min)?;
+    Some((largest - smallest).exp() - 1.0)
 }
 
 #[cfg(test)]
@@ -138,14 +188,14 @@ mod tests {
             let factor = 1.0 + 0.01 * (place % 3) as f64;
             Session {
                 step_ms: vec![step_ms * factor; MINIMUM_SAMPLES],
-                yardstick_ms: vec![yardstick_ms * factor; MINIMUM_SAMPLES + 1],
+                yardsticks_ms: vec![[yardstick_ms * factor, 2.0 * yardstick_ms * factor]; MINIMUM_SAMPLES + 1],
             }
         };
         (0..count).map(session).collect()
     }
 
     fn baseline(sessions: Vec<Session>) -> BaselineConfiguration {
-        let noise_floor = noise_floor_of(&sessions, 3);
+        let noise_floor = noise_floor_of(&sessions, 3, None, true);
         BaselineConfiguration { noise_floor, ..BaselineConfiguration::new("one".to_owned(), None, None, sessions) }
     }
 
@@ -156,7 +206,7 @@ mod tests {
             let mut trials = [Trial::new(0, Against::Pinned)];
             decide_all(&mut trials, 0.05, |_, open| {
                 for trial in open {
-                    trial.attempts.push(attempt_of_sessions(&baseline, &sessions(5, step_ms, 1.0), true)?);
+                    trial.attempts.push(attempt_of_sessions(&baseline, &sessions(5, step_ms, 1.0), (None, true))?);
                 }
                 Ok::<bool, TooFew>(true)
             })
@@ -174,7 +224,8 @@ mod tests {
         let mut trials = [Trial::new(0, Against::Pinned)];
         let measure = |attempt: usize, open: &mut [&mut Trial]| {
             for trial in open.iter_mut().filter(|_| attempt == 0) {
-                trial.attempts.push(attempt_of_sessions(&baseline, &sessions(1, 11.5, 1.0), false)?);
+                let without_work = Session { yardsticks_ms: vec![], ..sessions(1, 11.5, 1.0).remove(0) };
+                trial.attempts.push(attempt_of_sessions(&baseline, &[without_work], (None, false))?);
             }
             Ok::<bool, TooFew>(attempt == 0)
         };
@@ -186,23 +237,42 @@ mod tests {
     fn a_machine_that_became_slower_as_a_whole_is_no_regression() {
         let baseline = baseline(sessions(9, 10.0, 1.0));
         let slower = sessions(5, 12.0, 1.2);
-        let attempt = attempt_of_sessions(&baseline, &slower, true).expect("enough");
+        let attempt = attempt_of_sessions(&baseline, &slower, (None, true)).expect("enough");
         assert!((attempt.ratio.ratio - 1.2).abs() < 0.01 && attempt.ratio.low > 1.1, "{attempt:?}");
-        assert!((attempt.corrected.expect("a yardstick").ratio - 1.0).abs() < 0.01, "{attempt:?}");
+        assert!((attempt.least_corrected().expect("yardsticks").ratio - 1.0).abs() < 0.01, "{attempt:?}");
         assert_eq!(decide(&[attempt; ATTEMPTS], 0.05), Decision::NoChange);
-        let uncorrected = attempt_of_sessions(&baseline, &slower, false).expect("enough");
+        let uncorrected = attempt_of_sessions(&baseline, &slower, (None, false)).expect("enough");
         assert_eq!(decide(&[uncorrected; ATTEMPTS], 0.05), Decision::Regression);
+    }
+
+    #[test]
+    fn what_disturbs_some_samples_moves_nothing_and_what_disturbs_all_is_no_pass() {
+        let baseline = baseline(sessions(9, 10.0, 1.0));
+        let limit = QuietLimit::of(&baseline.sessions);
+        // Another process takes a core for a while: steps take longer, and so does what needs all cores.
+        let mut disturbed = sessions(5, 10.0, 1.0);
+        for session in &mut disturbed {
+            session.step_ms.extend([17.0; MINIMUM_SAMPLES]);
+            session.yardsticks_ms.extend([[1.0, 9.0]; MINIMUM_SAMPLES]);
+        }
+        let attempt = attempt_of_sessions(&baseline, &disturbed, (limit, true)).expect("enough");
+        assert!((attempt.ratio.ratio - 1.0).abs() < 0.01, "{attempt:?}");
+        assert!(attempt_of_sessions(&baseline, &disturbed, (None, true)).expect("all").ratio.ratio > 1.2);
+        for session in &mut disturbed {
+            session.yardsticks_ms.fill([1.0, 9.0]);
+        }
+        assert_eq!(attempt_of_sessions(&baseline, &disturbed, (limit, true)).expect_err("busy").found, 0);
     }
 
     #[test]
     fn too_few_sessions_or_samples_are_an_error_and_no_pass() {
         let few = baseline(sessions(MINIMUM_SESSIONS - 1, 10.0, 1.0));
         let enough = sessions(5, 10.0, 1.0);
-        assert_eq!(attempt_of_sessions(&few, &enough, true).expect_err("few").found, MINIMUM_SESSIONS - 1);
+        assert_eq!(attempt_of_sessions(&few, &enough, (None, true)).expect_err("few").found, MINIMUM_SESSIONS - 1);
         let baseline = baseline(sessions(9, 10.0, 1.0));
-        assert_eq!(attempt_of_sessions(&baseline, &[], true).expect_err("none").found, 0);
-        let short = vec![Session { step_ms: vec![10.0; MINIMUM_SAMPLES - 1], yardstick_ms: vec![] }];
-        assert_eq!(attempt_of_sessions(&baseline, &short, true).expect_err("short").found, 0);
+        assert_eq!(attempt_of_sessions(&baseline, &[], (None, true)).expect_err("none").found, 0);
+        let short = vec![Session { step_ms: vec![10.0; MINIMUM_SAMPLES - 1], ..Session::default() }];
+        assert_eq!(attempt_of_sessions(&baseline, &short, (None, true)).expect_err("short").found, 0);
         let round = PairLevels { candidate: Some(0.1), control: Some(0.0), base_ms: vec![], candidate_ms: vec![] };
         assert_eq!(attempt_of_rounds(&[round.clone(), round.clone()]).expect_err("few").found, 2);
         let shortened = PairLevels { control: None, ..round.clone() };

@@ -9,6 +9,7 @@ mod cores;
 mod environment;
 mod judge;
 mod protocol;
+mod quiet;
 pub mod science;
 mod server;
 mod speed;
@@ -16,7 +17,11 @@ mod yardstick;
 
 pub use client::{Measurer, MeasurerError};
 pub use environment::{ALLOWABLE, Difference, differences, refused};
-pub use judge::{TooFew, Trial, attempt_of_rounds, attempt_of_sessions, decide_all, median_step_ms, noise_floor_of};
+pub use judge::{
+    TooFew, Trial, attempt_of_rounds, attempt_of_sessions, decide_all, is_usable, median_step_ms, noise_floor_of,
+    spread,
+};
 pub use protocol::{Configuration, Hello, PROTOCOL_VERSION};
+pub use quiet::{QuietLimit, USUAL_TIMES};
 pub use server::{ServeError, configurations, serve};
 pub use speed::{Effort, PairLevels, measure_pairs, measure_session};

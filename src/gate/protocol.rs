@@ -78,8 +78,10 @@ pub(super) enum Request {
         /// The steps.
         steps: usize,
     },
-    /// Do the fixed piece of work, and tell its time.
+    /// Do the fixed piece of work on one core, and tell its time.
     Yardstick,
+    /// Do that on all cores that steps use, and tell its time.
+    YardstickTogether,
 }
 
 /// The answer to a [`Request`].

@@ -2,12 +2,13 @@
 
 use std::io::{self, BufRead, Write};
 use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use serde::Serialize;
 
 use super::cores::Cores;
 use super::protocol::{Configuration, Hello, PROTOCOL_VERSION, Request, Response};
-use super::yardstick::Yardstick;
+use super::yardstick::{Yardstick, work_together_ms};
 use crate::config::{ProbeConfig, read_start};
 use crate::data::{Batches, DataError, Sources};
 use crate::device::Device;
@@ -88,8 +89,16 @@ pub fn serve(
         configurations: configurations.iter().map(|(configuration, _)| configuration.clone()).collect(),
     };
     say(&mut output, &hello)?;
-    let mut bench =
-        Bench { sources, device, cores: Cores::of_this_thread(), prepared: None, yardstick: Yardstick::new() };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut bench = Bench {
+        sources,
+        device,
+        threads: rayon::current_num_threads().min(cores),
+        cores: Cores::of_this_thread(),
+        core: 0,
+        prepared: None,
+        yardstick: Yardstick::new(),
+    };
     for line in input.lines() {
         let line = line?;
         let request = match serde_json::from_str(&line) {
@@ -103,6 +112,7 @@ pub fn serve(
             },
             Request::Sample { steps } => bench.sample(steps),
             Request::Yardstick => bench.time_yardstick(),
+            Request::YardstickTogether => Ok(work_together_ms(bench.threads, &bench.cores, bench.core)),
         };
         let response = answer.map_or_else(|error| Response::Failed(error.to_string()), Response::ElapsedMs);
         say(&mut output, &response)?;
@@ -120,7 +130,11 @@ fn say(output: &mut impl Write, value: &impl Serialize) -> Result<(), ServeError
 struct Bench<'a> {
     sources: &'a Sources,
     device: &'a Device,
+    /// Those of a step.
+    threads: usize,
     cores: Cores,
+    /// The one to stay on.
+    core: usize,
     prepared: Option<(Workload, Batches)>,
     yardstick: Yardstick,
 }
@@ -140,6 +154,7 @@ impl Bench<'_> {
         let batches = workload.batches();
         self.prepared = Some((workload, batches));
         self.sample(spec.config.throughput.cold_steps)?;
+        self.core = core;
         self.cores.stay_on(core);
         Ok(self.sample(TRIED_STEPS)? / TRIED_STEPS as f64)
     }

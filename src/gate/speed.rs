@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Configuration, Measurer, MeasurerError};
+use super::quiet::undisturbed;
+use super::{Configuration, Measurer, MeasurerError, QuietLimit};
 use crate::analysis::paired_level;
 use crate::record::Session;
 
@@ -22,8 +23,12 @@ impl Effort {
     }
 }
 
+/// How often a session tries for a sample that nothing disturbed, for each that it is to have.
+const TRIES: usize = 4;
+
 /// Measures every configuration of those that are expected that `places` names in one new process, a session each, on one of the cores; before each sample and
-/// after the last the fixed piece of work if `has_yardstick`.
+/// after the last the fixed pieces of work if `has_yardstick`. Where there is a limit for their times, samples that something disturbed are
+/// measured again, for a while.
 ///
 /// # Errors
 ///
@@ -31,7 +36,7 @@ impl Effort {
 pub fn measure_session(
     binary: &Path,
     arguments: &[OsString],
-    (expected, places): (&[Configuration], &[usize]),
+    (expected, places): (&[Configuration], &[(usize, Option<QuietLimit>)]),
     effort: Effort,
     core: usize,
     has_yardstick: bool,
@@ -39,18 +44,22 @@ pub fn measure_session(
     let mut measurer = Measurer::start_own(binary, arguments)?;
     measurer.expect(expected)?;
     let mut sessions = Vec::new();
-    for place in places {
+    for (place, limit) in places {
         let steps = effort.steps(measurer.prepare(*place, core)?);
         measurer.step_ms(steps)?;
         let mut session = Session::default();
-        for _ in 0..effort.samples {
-            if has_yardstick {
-                session.yardstick_ms.push(measurer.yardstick_ms()?);
-            }
-            session.step_ms.push(measurer.step_ms(steps)?);
-        }
         if has_yardstick {
-            session.yardstick_ms.push(measurer.yardstick_ms()?);
+            session.yardsticks_ms.push(measurer.yardsticks_ms()?);
+        }
+        let is_enough = |session: &Session| {
+            let count = undisturbed(session, *limit).step_ms.len();
+            count >= effort.samples || session.step_ms.len() >= TRIES * effort.samples
+        };
+        while !is_enough(&session) {
+            session.step_ms.push(measurer.step_ms(steps)?);
+            if has_yardstick {
+                session.yardsticks_ms.push(measurer.yardsticks_ms()?);
+            }
         }
         sessions.push(session);
     }

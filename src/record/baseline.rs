@@ -16,7 +16,7 @@ use crate::config::RunConfig;
 use crate::schema::VerdictRow;
 
 /// The version of the files of baselines. It changes when a field changes its name or meaning.
-pub const BASELINE_VERSION: u32 = 1;
+pub const BASELINE_VERSION: u32 = 2;
 
 const HISTORY: &str = "history.csv";
 
@@ -64,7 +64,7 @@ pub struct BaselineConfiguration {
     pub name: String,
     /// The resolved config; none of a benchmark.
     pub config: Option<RunConfig>,
-    /// The compiler that the sessions' fixed piece of work was built with, and its flags.
+    /// The compiler that the sessions' fixed pieces of work were built with, and its flags.
     pub compiler: Option<String>,
     /// The sessions, in the order in which they were measured.
     pub sessions: Vec<Session>,
@@ -86,9 +86,9 @@ impl BaselineConfiguration {
 pub struct Session {
     /// The time of a step, or of an iteration, in each sample, in milliseconds.
     pub step_ms: Vec<f64>,
-    /// The time that a fixed piece of work took before each sample and after the last, in milliseconds; empty where the device is no
-    /// CPU, and of benchmarks.
-    pub yardstick_ms: Vec<f64>,
+    /// The times that fixed pieces of work took on the core that makes the steps and on all cores that steps use, before each sample and
+    /// after the last, in milliseconds; empty where the device is no CPU, and of benchmarks.
+    pub yardsticks_ms: Vec<[f64; 2]>,
 }
 
 /// The part of a baseline that every version has.

@@ -2,10 +2,9 @@
 
 use super::format::significant;
 use super::table::{number, table};
-use crate::analysis::level;
-use crate::gate::median_step_ms;
 use crate::gate::science::{Deviation, Tolerance};
-use crate::record::{Baseline, BaselineConfiguration};
+use crate::gate::{QuietLimit, is_usable, median_step_ms, spread};
+use crate::record::Baseline;
 use crate::schema::{Against, Verdict, VerdictRow};
 
 /// One row a configuration: its speed, how much its sessions differ, and what a gate would take for noise.
@@ -13,23 +12,17 @@ pub fn baseline_table(baseline: &Baseline) -> String {
     let headers = ["configuration", "step ms", "sessions", "spread", "noise floor"].map(str::to_owned);
     let mut table = table(headers.to_vec());
     for configuration in &baseline.configurations {
+        let sessions = &configuration.sessions;
+        let limit = QuietLimit::of(sessions);
         table.add_row([
             comfy_table::Cell::new(&configuration.name),
-            number(median_step_ms(&configuration.sessions).map_or_else(String::new, |ms| significant(ms, 4))),
-            number(configuration.sessions.len().to_string()),
-            number(spread(configuration).map_or_else(String::new, percent)),
+            number(median_step_ms(sessions, limit).map_or_else(String::new, |ms| significant(ms, 4))),
+            number(sessions.iter().filter(|session| is_usable(session, limit)).count().to_string()),
+            number(spread(sessions, limit).map_or_else(String::new, percent)),
             number(configuration.noise_floor.map_or_else(String::new, percent)),
         ]);
     }
     table.to_string()
-}
-
-/// The slowest session by the fastest one, less 1.
-fn spread(configuration: &BaselineConfiguration) -> Option<f64> {
-    let levels: Vec<f64> = configuration.sessions.iter().filter_map(|session| level(&session.step_ms)).collect();
-    let largest = levels.iter().copied().reduce(f64::max)?;
-    let smallest = levels.iter().copied().reduce(f64::min)?;
-    Some((largest - smallest).exp() - 1.0)
 }
 
 /// One row a configuration and baseline.

@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::super::say;
-use super::super::speed::{GATE_SESSIONS, Measured};
+use super::super::speed::{GATE_SESSIONS, Interrupted, Measured};
 use super::{
     GateArgs, Incomparable, announce, check_configurations, check_environment, check_is_of_criterion, conclude,
     criterion_environment, criterion_sessions, described, row_of,
 };
 use crate::analysis::{Attempt, MINIMUM_SESSIONS};
 use crate::device::{self, DeviceError};
-use crate::gate::{Configuration, Trial, attempt_of_sessions, decide_all, median_step_ms, noise_floor_of};
+use crate::gate::{Configuration, QuietLimit, Trial, attempt_of_sessions, decide_all, median_step_ms, noise_floor_of};
 use crate::record::{Baseline, BaselineConfiguration, BaselineSource, BaselineStore, Environment, Kept, Session};
 use crate::schema::{Against, Verdict, VerdictRow};
 
@@ -34,7 +36,10 @@ pub(super) fn execute(name: &str, args: &GateArgs) -> anyhow::Result<ExitCode> {
     decide_all(&mut all, args.threshold(), |attempt, open| {
         let mut places: Vec<usize> = open.iter().map(|trial| trial.place).collect();
         places.dedup();
-        announce(args, attempt, places.len());
+        if attempt > 0 {
+            announce(args, places.len(), subject.pause(args));
+            subject.wait(args)?;
+        }
         let Some(sessions) = subject.measure(attempt, args, &trials, &places)? else {
             return Ok(false);
         };
@@ -95,6 +100,24 @@ impl<'a> Subject<'a> {
         Ok(Self::Config(measured))
     }
 
+    /// The seconds to another attempt: benches take long enough themselves.
+    fn pause(&self, args: &GateArgs) -> f64 {
+        match self {
+            Self::Config(_) => args.pause,
+            Self::Criterion { .. } => 0.0,
+        }
+    }
+
+    /// Waits for them, or for Ctrl-C.
+    fn wait(&self, args: &GateArgs) -> Result<(), Interrupted> {
+        let end = Instant::now() + Duration::from_secs_f64(self.pause(args));
+        while let (Self::Config(measured), Some(left)) = (self, end.checked_duration_since(Instant::now())) {
+            measured.check_stop()?;
+            thread::sleep(left.min(Duration::from_millis(100)));
+        }
+        Ok(())
+    }
+
     fn environment(&self) -> &Environment {
         match self {
             Self::Config(measured) => &measured.environment,
@@ -116,7 +139,8 @@ impl<'a> Subject<'a> {
             Self::Config(measured) => {
                 let place = |name: &&str| measured.configurations.iter().position(|one| one.name == *name);
                 let all: Vec<usize> = names.iter().filter_map(place).collect();
-                measured.sessions(args.sessions, &all, &format!("attempt {}", attempt + 1)).map(Some)
+                let limits: Vec<Option<QuietLimit>> = places.iter().map(|place| trials.limit_now(*place)).collect();
+                measured.sessions(args.sessions, &all, &limits, &format!("attempt {}", attempt + 1)).map(Some)
             }
             Self::Criterion { dir, .. } => {
                 match (&args.bench, attempt) {
@@ -206,9 +230,21 @@ impl Trials<'_> {
             _ => pinned,
         };
         // A rolling baseline has too few sessions to know the machine's noise. An updated one knows more than its sessions tell.
-        let floors = [pinned.noise_floor, noise_floor_of(&pinned.sessions, self.block)];
-        let noise_floor = floors.into_iter().flatten().reduce(f64::max);
+        let limit = QuietLimit::of(&pinned.sessions);
+        let replayed = noise_floor_of(&pinned.sessions, self.block, limit, self.is_same_work(chosen));
+        let noise_floor = [pinned.noise_floor, replayed].into_iter().flatten().reduce(f64::max);
         BaselineConfiguration { noise_floor, ..chosen.clone() }
+    }
+
+    /// Whether the fixed pieces of work are the same: another compiler may have made others of them.
+    fn is_same_work(&self, baseline: &BaselineConfiguration) -> bool {
+        baseline.compiler == self.now.compiler()
+    }
+
+    /// What the fixed pieces of work may take now, as far as the pinned baseline tells.
+    fn limit_now(&self, place: usize) -> Option<QuietLimit> {
+        let pinned = &self.pinned.configurations[place];
+        if self.is_same_work(pinned) { QuietLimit::of(&pinned.sessions) } else { None }
     }
 
     /// Results that were looked at before are no new measurement.
@@ -229,13 +265,16 @@ impl Trials<'_> {
 
     fn attempt(&self, trial: &Trial, sessions: &[Session]) -> Result<Attempt, Incomparable> {
         let baseline = self.baseline_of(trial);
-        // Another compiler may have made the fixed piece of work another one.
-        let is_corrected = baseline.compiler == self.now.compiler();
-        attempt_of_sessions(&baseline, sessions, is_corrected).map_err(|too_few| {
+        let limit = QuietLimit::of(&self.pinned.configurations[trial.place].sessions);
+        attempt_of_sessions(&baseline, sessions, (limit, self.is_same_work(&baseline))).map_err(|too_few| {
             let name = &self.pinned.name;
             let mend = match &self.pinned.source {
                 BaselineSource::Config { path, .. } => {
-                    format!("measure more with --samples, or add sessions: gradmark baseline save {name} {} --append", path.display())
+                    format!(
+                        "let nothing else run meanwhile, measure more with --samples, or add sessions: \
+                         gradmark baseline save {name} {} --append",
+                        path.display()
+                    )
                 }
                 BaselineSource::Criterion { path } => format!(
                     "run the benches again, and add their results: gradmark baseline save {name} --criterion {} --append",
@@ -249,7 +288,11 @@ impl Trials<'_> {
     fn rows(&self, trials: &[Trial], measured: &[Vec<Session>], threshold: f64) -> Vec<VerdictRow> {
         let row = |trial: &Trial| {
             let baseline = self.baseline_of(trial);
-            let step_ms = [&baseline.sessions, &measured[trial.place]].map(|sessions| median_step_ms(sessions));
+            let before =
+                median_step_ms(&baseline.sessions, QuietLimit::of(&self.pinned.configurations[trial.place].sessions));
+            let now = &measured[trial.place];
+            let now = median_step_ms(now, self.limit_now(trial.place).or_else(|| QuietLimit::of(now)));
+            let step_ms = [before, now];
             row_of(self.now, &baseline.name, trial, threshold, step_ms.map(|ms| ms.unwrap_or(f64::NAN)))
         };
         trials.iter().map(row).collect()
@@ -284,7 +327,7 @@ impl Trials<'_> {
             let passed = BaselineConfiguration { sessions: recent, compiler: self.now.compiler(), ..pinned.clone() };
             self.rolling.configurations.push(passed);
             if updates_on_improvement && of_it.iter().any(|row| is_faster(row)) {
-                let floors = [pinned.noise_floor, noise_floor_of(sessions, self.block)];
+                let floors = [pinned.noise_floor, noise_floor_of(sessions, self.block, QuietLimit::of(sessions), true)];
                 pinned.noise_floor = floors.into_iter().flatten().reduce(f64::max);
                 pinned.sessions.clone_from(sessions);
                 pinned.compiler = self.now.compiler();

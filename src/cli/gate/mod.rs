@@ -12,7 +12,7 @@ use clap::{ArgGroup, Args};
 
 use super::speed::{GATE_SESSIONS, SpeedArgs, sessions};
 use super::{INCOMPARABLE, print, say};
-use crate::analysis::DEFAULT_THRESHOLD;
+use crate::analysis::{Attempt, DEFAULT_THRESHOLD};
 use crate::device;
 use crate::gate::{ALLOWABLE, Configuration, Difference, Trial, differences, refused};
 use crate::record::{self, Baseline, BaselineSource, BaselineStore, Environment, Session, write_verdicts};
@@ -24,6 +24,10 @@ pub(super) use pair::NoConfig;
 /// The exit code of a regression.
 const REGRESSION: u8 = 3;
 
+/// The seconds from an attempt to the next: three attempts span longer than the spells of a minute and a half in which a machine that
+/// others use too was disturbed.
+const DEFAULT_PAUSE: f64 = 45.0;
+
 /// clap's ids of what a gate can be.
 const KINDS: [&str; 3] = ["baseline", "pair", "science"];
 
@@ -31,7 +35,7 @@ const KINDS: [&str; 3] = ["baseline", "pair", "science"];
 #[command(group = ArgGroup::new("kind").required(true).args(KINDS), after_help = "\
 A change of speed is called only if all of this holds in three attempts, one after the other: the 95 % interval of the ratio of step \
 times excludes 1, and the change is larger than the threshold and than the noise floor, which measurements of one program against itself \
-show. On the CPU the ratio has to show it as well after division by that of a fixed piece of work.
+show. On the CPU the ratio has to show it as well after division by those of fixed pieces of work.
 
 Exit codes: 0 passed, 1 a process that measures failed, 2 wrong usage, 3 regression, 4 not comparable or too few samples.")]
 pub(super) struct GateArgs {
@@ -52,6 +56,10 @@ pub(super) struct GateArgs {
     /// Sessions, or rounds of pairs, of an attempt, each in new processes, at least 3
     #[arg(long, default_value_t = GATE_SESSIONS, value_name = "N", value_parser = sessions, conflicts_with = "science")]
     sessions: usize,
+    /// The seconds before a change beside a baseline is measured again, so that what disturbs the machine for a while does not meet every
+    /// attempt
+    #[arg(long, default_value_t = DEFAULT_PAUSE, value_name = "SECONDS", value_parser = seconds, conflicts_with_all = ["science", "pair", "criterion"])]
+    pause: f64,
     /// Compare in spite of a difference of machine or build that is named: adapter, arch, backend, cores, cpu, driver, features,
     /// profile or threads; may be repeated
     #[arg(long, value_name = "DIFFERENCE", value_parser = clap::builder::PossibleValuesParser::new(ALLOWABLE), conflicts_with = "science")]
@@ -99,6 +107,13 @@ fn percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').trim_end().parse() {
         Ok(percent) if percent > 0.0 && percent <= 1000.0 => Ok(percent),
         _ => Err("must be a number of percent above 0 and at most 1000, such as 5".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number of seconds from 0 to 86400".to_owned()),
     }
 }
 
@@ -196,16 +211,17 @@ pub(super) fn criterion_environment(device: &str) -> anyhow::Result<Environment>
 pub(super) fn criterion_sessions(dir: &Path) -> anyhow::Result<Vec<(String, Session)>> {
     let session = |benchmark: record::CriterionBenchmark| {
         let step_ms = benchmark.iteration_times_ns().into_iter().map(|ns| ns / 1e6).collect();
-        (benchmark.id, Session { step_ms, yardstick_ms: Vec::new() })
+        (benchmark.id, Session { step_ms, ..Session::default() })
     };
     Ok(record::load_criterion(dir)?.into_iter().map(session).collect())
 }
 
-/// Says that another attempt begins.
-fn announce(args: &GateArgs, attempt: usize, open: usize) {
-    if attempt > 0 && !args.speed.quiet {
+/// Says that another attempt begins, after so many seconds.
+fn announce(args: &GateArgs, open: usize, pause: f64) {
+    if !args.speed.quiet {
         let plural = if open == 1 { "" } else { "s" };
-        say(&format!("{open} configuration{plural} changed: measuring again"));
+        let when = if pause > 0.0 { format!(" in {pause} s") } else { String::new() };
+        say(&format!("{open} configuration{plural} changed: measuring again{when}"));
     }
 }
 
@@ -233,7 +249,7 @@ fn row_of(
         ratio: ratio(|ratio| ratio.ratio),
         ratio_low: ratio(|ratio| ratio.low),
         ratio_high: ratio(|ratio| ratio.high),
-        corrected_ratio: last.and_then(|attempt| attempt.corrected).map(|ratio| ratio.ratio),
+        corrected_ratio: last.and_then(Attempt::least_corrected).map(|ratio| ratio.ratio),
         noise_floor: last.map_or(f64::NAN, |attempt| attempt.noise_floor),
         threshold,
         attempts: trial.attempts.len(),

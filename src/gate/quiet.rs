@@ -1,0 +1,93 @@
+//! Which samples count: those that nothing else on the machine disturbed, as far as the fixed pieces of work tell.
+
+use crate::record::Session;
+
+/// By how much longer than usual a fixed piece of work may take. Cores that a neighbour slows down take 1.4 times as long, which is
+/// corrected; a core that another process is at work on, several times.
+pub const USUAL_TIMES: f64 = 1.5;
+
+/// The share of the pieces of work that were faster than the usual one: while something disturbs the machine, most are slower.
+const FASTEST: f64 = 0.1;
+
+/// The times of the fixed pieces of work, on one core and on all, above which a sample does not count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuietLimit([f64; 2]);
+
+impl QuietLimit {
+    /// That of sessions in which fixed pieces of work were done; `None` where there are none.
+    pub fn of<'a>(sessions: impl IntoIterator<Item = &'a Session>) -> Option<Self> {
+        let all: Vec<[f64; 2]> =
+            sessions.into_iter().flat_map(|session| session.yardsticks_ms.iter().copied()).collect();
+        let usual = |kind: usize| {
+            let mut times: Vec<f64> = all.iter().map(|times| times[kind]).collect();
+            times.sort_by(f64::total_cmp);
+            times.get((FASTEST * times.len() as f64) as usize).copied()
+        };
+        Some(Self([usual(0)? * USUAL_TIMES, usual(1)? * USUAL_TIMES]))
+    }
+}
+
+/// What counts of a session.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Undisturbed {
+    /// The time of a step in each sample, in milliseconds.
+    pub step_ms: Vec<f64>,
+    /// The mean time of the fixed pieces of work on both of its sides, on one core and on all; empty where there are none.
+    pub yardsticks_ms: Vec<[f64; 2]>,
+}
+
+/// The samples of a session that nothing disturbed; all without a limit.
+pub(super) fn undisturbed(session: &Session, limit: Option<QuietLimit>) -> Undisturbed {
+    if session.yardsticks_ms.len() != session.step_ms.len() + 1 {
+        return Undisturbed { step_ms: session.step_ms.clone(), yardsticks_ms: Vec::new() };
+    }
+    let mut found = Undisturbed::default();
+    for (step_ms, sides) in session.step_ms.iter().zip(session.yardsticks_ms.windows(2)) {
+        let is_quiet =
+            |kind: usize| limit.is_none_or(|QuietLimit(limits)| sides.iter().all(|side| side[kind] <= limits[kind]));
+        if is_quiet(0) && is_quiet(1) {
+            found.step_ms.push(*step_ms);
+            found.yardsticks_ms.push([0, 1].map(|kind| f64::midpoint(sides[0][kind], sides[1][kind])));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(step_ms: &[f64], yardsticks_ms: &[[f64; 2]]) -> Session {
+        Session { step_ms: step_ms.to_vec(), yardsticks_ms: yardsticks_ms.to_vec() }
+    }
+
+    #[test]
+    fn a_sample_beside_work_that_took_several_times_as_long_does_not_count() {
+        let quiet = session(&[10.0; 9], &[[3.0, 2.0]; 10]);
+        let limit = QuietLimit::of([&quiet]).expect("pieces of work");
+        // The third piece waited for a core, the last one found a slower one.
+        let busy = session(
+            &[1.0, 2.0, 3.0, 4.0, 5.0],
+            &[[3.0, 2.0], [3.0, 2.0], [3.0, 9.0], [3.0, 2.0], [3.0, 2.0], [4.2, 2.8]],
+        );
+        let found = undisturbed(&busy, Some(limit));
+        assert_eq!(found.step_ms, [1.0, 4.0, 5.0]);
+        assert_eq!(found.yardsticks_ms, [[3.0, 2.0], [3.0, 2.0], [3.6, 2.4]]);
+        assert_eq!(undisturbed(&busy, None).step_ms, busy.step_ms);
+    }
+
+    #[test]
+    fn what_is_usual_is_that_of_the_quiet_moments() {
+        let mut times = [[9.0, 9.0]; 20];
+        times[..4].fill([3.0, 2.0]);
+        let limit = QuietLimit::of([&session(&[1.0; 19], &times)]);
+        assert_eq!(limit, Some(QuietLimit([4.5, 3.0])));
+    }
+
+    #[test]
+    fn without_pieces_of_work_every_sample_counts() {
+        let on_a_gpu = session(&[1.0, 2.0], &[]);
+        assert_eq!(QuietLimit::of([&on_a_gpu]), None);
+        assert_eq!(undisturbed(&on_a_gpu, None), Undisturbed { step_ms: vec![1.0, 2.0], yardsticks_ms: vec![] });
+    }
+}
