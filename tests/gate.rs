@@ -89,6 +89,7 @@ fn stretch(dir: &Path, file: &str, factor: f64) {
             let mut yardsticks: Vec<Value> = first["yardsticks_ms"].as_array().expect("times").clone();
             yardsticks.sort_by(|a, b| a[1].as_f64().expect("a number").total_cmp(&b[1].as_f64().expect("a number")));
             first["yardsticks_ms"] = json!(vec![yardsticks[yardsticks.len() / 2].clone(); yardsticks.len()]);
+            first["waited"] = json!(vec![0.0; first["waited"].as_array().map_or(0, Vec::len)]);
             for session in sessions.iter_mut() {
                 *session = first.clone();
                 for time in session["step_ms"].as_array_mut().expect("times") {
@@ -410,8 +411,8 @@ fn criterions_results_are_gated_and_a_change_needs_benches_that_can_be_repeated(
 #[test]
 fn the_rule_in_the_documentation_is_that_of_the_code() {
     use gradmark::analysis::{ATTEMPTS, CONFIDENCE, DEFAULT_THRESHOLD, MINIMUM_SAMPLES, MINIMUM_SESSIONS};
-    use gradmark::gate::USUAL_TIMES;
     use gradmark::gate::science::{QUANTITIES, Tolerance};
+    use gradmark::gate::{USUAL_TIMES, WAITED};
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/regression_gate.md");
     let text = fs::read_to_string(path).expect("the documentation").split_whitespace().collect::<Vec<_>>().join(" ");
@@ -422,6 +423,7 @@ fn the_rule_in_the_documentation_is_that_of_the_code() {
         format!("at least {MINIMUM_SESSIONS} sessions"),
         format!("at least {MINIMUM_SAMPLES} samples"),
         format!("more than {USUAL_TIMES} times as long as usual"),
+        format!("for more than {WAITED} of its time"),
         format!("sessions with fewer than {MINIMUM_SAMPLES} that count"),
         format!("fewer than {MINIMUM_SESSIONS} sessions count"),
     ];

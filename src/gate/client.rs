@@ -158,6 +158,15 @@ impl Measurer {
         Ok([self.ask(&Request::Yardstick)?, self.ask(&Request::YardstickTogether)?])
     }
 
+    /// The milliseconds that its threads have waited for a core so far; 0 where the system does not tell.
+    ///
+    /// # Errors
+    ///
+    /// If the process fails.
+    pub fn waited_ms(&mut self) -> Result<f64, MeasurerError> {
+        self.ask(&Request::Waited)
+    }
+
     fn ask(&mut self, request: &Request) -> Result<f64, MeasurerError> {
         let mut line = String::new();
         let told = serde_json::to_string(request).map_err(io::Error::from).and_then(|text| {

@@ -189,6 +189,7 @@ mod tests {
             Session {
                 step_ms: vec![step_ms * factor; MINIMUM_SAMPLES],
                 yardsticks_ms: vec![[yardstick_ms * factor, 2.0 * yardstick_ms * factor]; MINIMUM_SAMPLES + 1],
+                waited: vec![0.0; MINIMUM_SAMPLES],
             }
         };
         (0..count).map(session).collect()
@@ -254,6 +255,7 @@ mod tests {
         for session in &mut disturbed {
             session.step_ms.extend([17.0; MINIMUM_SAMPLES]);
             session.yardsticks_ms.extend([[1.0, 9.0]; MINIMUM_SAMPLES]);
+            session.waited.extend([0.0; MINIMUM_SAMPLES]);
         }
         let attempt = attempt_of_sessions(&baseline, &disturbed, (limit, true)).expect("enough");
         assert!((attempt.ratio.ratio - 1.0).abs() < 0.01, "{attempt:?}");

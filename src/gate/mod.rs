@@ -13,6 +13,7 @@ mod quiet;
 pub mod science;
 mod server;
 mod speed;
+mod waiting;
 mod yardstick;
 
 pub use client::{Measurer, MeasurerError};
@@ -22,6 +23,6 @@ pub use judge::{
     spread,
 };
 pub use protocol::{Configuration, Hello, PROTOCOL_VERSION};
-pub use quiet::{QuietLimit, USUAL_TIMES};
+pub use quiet::{QuietLimit, USUAL_TIMES, WAITED};
 pub use server::{ServeError, configurations, serve};
 pub use speed::{Effort, PairLevels, measure_pairs, measure_session};

@@ -82,6 +82,8 @@ pub(super) enum Request {
     Yardstick,
     /// Do that on all cores that steps use, and tell its time.
     YardstickTogether,
+    /// Tell how long threads have waited for a core so far.
+    Waited,
 }
 
 /// The answer to a [`Request`].

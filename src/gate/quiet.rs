@@ -1,4 +1,4 @@
-//! Which samples count: those that nothing else on the machine disturbed, as far as the fixed pieces of work tell.
+//! Which samples count: those that nothing else on the machine disturbed, as far as the fixed pieces of work and the system tell.
 
 use crate::record::Session;
 
@@ -6,24 +6,39 @@ use crate::record::Session;
 /// corrected; a core that another process is at work on, several times.
 pub const USUAL_TIMES: f64 = 1.5;
 
+/// The time more than usual that threads may wait for a core, by the time of the sample.
+pub const WAITED: f64 = 0.1;
+
 /// The share of the pieces of work that were faster than the usual one: while something disturbs the machine, most are slower.
 const FASTEST: f64 = 0.1;
 
-/// The times of the fixed pieces of work, on one core and on all, above which a sample does not count.
+/// Above which a sample does not count.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QuietLimit([f64; 2]);
+pub struct QuietLimit {
+    /// The times of the fixed pieces of work beside it, on one core and on all, in milliseconds.
+    yardsticks_ms: [f64; 2],
+    /// The time that threads waited for a core, by its own.
+    waited: f64,
+}
 
 impl QuietLimit {
     /// That of sessions in which fixed pieces of work were done; `None` where there are none.
-    pub fn of<'a>(sessions: impl IntoIterator<Item = &'a Session>) -> Option<Self> {
-        let all: Vec<[f64; 2]> =
-            sessions.into_iter().flat_map(|session| session.yardsticks_ms.iter().copied()).collect();
-        let usual = |kind: usize| {
-            let mut times: Vec<f64> = all.iter().map(|times| times[kind]).collect();
-            times.sort_by(f64::total_cmp);
-            times.get((FASTEST * times.len() as f64) as usize).copied()
+    pub fn of<'a>(sessions: impl IntoIterator<Item = &'a Session> + Clone) -> Option<Self> {
+        let usual = |numbers: &mut dyn Iterator<Item = f64>| {
+            let mut numbers: Vec<f64> = numbers.collect();
+            numbers.sort_by(f64::total_cmp);
+            numbers.get((FASTEST * numbers.len() as f64) as usize).copied()
         };
-        Some(Self([usual(0)? * USUAL_TIMES, usual(1)? * USUAL_TIMES]))
+        let yardsticks = || sessions.clone().into_iter().flat_map(|session| &session.yardsticks_ms);
+        let yardsticks_ms =
+            [usual(&mut yardsticks().map(|times| times[0]))?, usual(&mut yardsticks().map(|times| times[1]))?];
+        let waited = usual(&mut sessions.clone().into_iter().flat_map(|session| &session.waited).copied())?;
+        Some(Self { yardsticks_ms: yardsticks_ms.map(|ms| ms * USUAL_TIMES), waited: waited + WAITED })
+    }
+
+    fn admits(&self, sides: &[[f64; 2]], waited: f64) -> bool {
+        let is_fast = |kind: usize| sides.iter().all(|side| side[kind] <= self.yardsticks_ms[kind]);
+        is_fast(0) && is_fast(1) && waited <= self.waited
     }
 }
 
@@ -38,14 +53,14 @@ pub(super) struct Undisturbed {
 
 /// The samples of a session that nothing disturbed; all without a limit.
 pub(super) fn undisturbed(session: &Session, limit: Option<QuietLimit>) -> Undisturbed {
-    if session.yardsticks_ms.len() != session.step_ms.len() + 1 {
+    let count = session.step_ms.len();
+    if session.yardsticks_ms.len() != count + 1 || session.waited.len() != count {
         return Undisturbed { step_ms: session.step_ms.clone(), yardsticks_ms: Vec::new() };
     }
     let mut found = Undisturbed::default();
-    for (step_ms, sides) in session.step_ms.iter().zip(session.yardsticks_ms.windows(2)) {
-        let is_quiet =
-            |kind: usize| limit.is_none_or(|QuietLimit(limits)| sides.iter().all(|side| side[kind] <= limits[kind]));
-        if is_quiet(0) && is_quiet(1) {
+    let sides = session.yardsticks_ms.windows(2);
+    for ((step_ms, waited), sides) in session.step_ms.iter().zip(&session.waited).zip(sides) {
+        if limit.is_none_or(|limit| limit.admits(sides, *waited)) {
             found.step_ms.push(*step_ms);
             found.yardsticks_ms.push([0, 1].map(|kind| f64::midpoint(sides[0][kind], sides[1][kind])));
         }
@@ -58,7 +73,7 @@ mod tests {
     use super::*;
 
     fn session(step_ms: &[f64], yardsticks_ms: &[[f64; 2]]) -> Session {
-        Session { step_ms: step_ms.to_vec(), yardsticks_ms: yardsticks_ms.to_vec() }
+        Session { step_ms: step_ms.to_vec(), yardsticks_ms: yardsticks_ms.to_vec(), waited: vec![0.01; step_ms.len()] }
     }
 
     #[test]
@@ -74,6 +89,9 @@ mod tests {
         assert_eq!(found.step_ms, [1.0, 4.0, 5.0]);
         assert_eq!(found.yardsticks_ms, [[3.0, 2.0], [3.0, 2.0], [3.6, 2.4]]);
         assert_eq!(undisturbed(&busy, None).step_ms, busy.step_ms);
+        // Threads waited for a core, though the pieces of work found it free.
+        let waiting = Session { waited: vec![0.01, 0.3, 0.1], ..session(&[1.0, 2.0, 3.0], &[[3.0, 2.0]; 4]) };
+        assert_eq!(undisturbed(&waiting, Some(limit)).step_ms, [1.0, 3.0]);
     }
 
     #[test]
@@ -81,7 +99,7 @@ mod tests {
         let mut times = [[9.0, 9.0]; 20];
         times[..4].fill([3.0, 2.0]);
         let limit = QuietLimit::of([&session(&[1.0; 19], &times)]);
-        assert_eq!(limit, Some(QuietLimit([4.5, 3.0])));
+        assert_eq!(limit, Some(QuietLimit { yardsticks_ms: [4.5, 3.0], waited: 0.01 + WAITED }));
     }
 
     #[test]

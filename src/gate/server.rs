@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::cores::Cores;
 use super::protocol::{Configuration, Hello, PROTOCOL_VERSION, Request, Response};
+use super::waiting::waited_ms;
 use super::yardstick::{Yardstick, work_together_ms};
 use crate::config::{ProbeConfig, read_start};
 use crate::data::{Batches, DataError, Sources};
@@ -113,6 +114,7 @@ pub fn serve(
             Request::Sample { steps } => bench.sample(steps),
             Request::Yardstick => bench.time_yardstick(),
             Request::YardstickTogether => Ok(work_together_ms(bench.threads, &bench.cores, bench.core)),
+            Request::Waited => Ok(waited_ms()),
         };
         let response = answer.map_or_else(|error| Response::Failed(error.to_string()), Response::ElapsedMs);
         say(&mut output, &response)?;

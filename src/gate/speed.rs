@@ -56,8 +56,11 @@ pub fn measure_session(
             count >= effort.samples || session.step_ms.len() >= TRIES * effort.samples
         };
         while !is_enough(&session) {
-            session.step_ms.push(measurer.step_ms(steps)?);
+            let before_ms = if has_yardstick { measurer.waited_ms()? } else { 0.0 };
+            let step_ms = measurer.step_ms(steps)?;
+            session.step_ms.push(step_ms);
             if has_yardstick {
+                session.waited.push((measurer.waited_ms()? - before_ms).max(0.0) / (step_ms * steps as f64));
                 session.yardsticks_ms.push(measurer.yardsticks_ms()?);
             }
         }

@@ -89,6 +89,9 @@ pub struct Session {
     /// The times that fixed pieces of work took on the core that makes the steps and on all cores that steps use, before each sample and
     /// after the last, in milliseconds; empty where the device is no CPU, and of benchmarks.
     pub yardsticks_ms: Vec<[f64; 2]>,
+    /// The time that threads waited for a core in each sample, all together, by the sample's; empty as the former, and 0 where the system does not
+    /// tell.
+    pub waited: Vec<f64>,
 }
 
 /// The part of a baseline that every version has.
