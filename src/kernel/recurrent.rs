@@ -15,9 +15,9 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata
 use burn::tensor::{Shape, Slice, Tensor};
 
 use super::Activated;
-#[cfg(feature = "flex")]
-use super::flex_recurrent;
 use super::layer::{by_unit, minus_from_one, stock_activated, stock_activated_backward, sum_by_unit};
+#[cfg(feature = "flex")]
+use super::{flex_dense, flex_recurrent};
 use crate::config::Kernels;
 
 /// The cells. s is the sigmoid; x stands for `x W + b`.
@@ -453,8 +453,13 @@ impl RecurrentOps for burn::backend::Flex {
         of_sums: FloatTensor<Self>,
         form: Form,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let gradients = flex_recurrent::weight_gradients(&x, &hidden, &of_sums, form)
-            .unwrap_or_else(|| stock_weight_gradients::<Self>(x, hidden, &of_sums, form));
+        let gradients = match flex_recurrent::weight_gradients(&x, &hidden, &of_sums, form) {
+            Some(gradients) => {
+                [hidden, of_sums].into_iter().for_each(flex_dense::recycle);
+                gradients
+            }
+            None => stock_weight_gradients::<Self>(x, hidden, &of_sums, form),
+        };
         in_order::<Self>(gradients)
     }
 }
