@@ -17,7 +17,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::cell::{accumulate, gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward};
 use super::flex_layer::{contiguous, tensor};
 use super::matrix::{Rows, panel_width};
-use super::product::{Packed, Panels, Part, Written, product, transposed_product};
+use super::product::{Factor, Packed, Panels, Part, add_transposed_product, product};
 use super::recurrent::{Form, Recurrence, States, WeightGradients, Weights};
 use super::vector::Function;
 use super::{pool, team};
@@ -366,19 +366,14 @@ fn of_weights<T: Function>(
     let columns = recurrence.blocks() * units;
     let x = contiguous(x);
     let (x, hidden, of_sums) = (x.as_slice::<T>()?, hidden.as_slice::<T>()?, of_sums.as_slice::<T>()?);
-    let batch = x.len() / inputs / form.steps;
+    let count = x.len() / inputs;
+    let batch = count / form.steps;
     let (bias, end) = (inputs, inputs + 1 + units);
-    let write = |row: usize, values: &mut [T]| {
-        values[..inputs].copy_from_slice(&x[row * inputs..(row + 1) * inputs]);
-        values[bias] = T::from_f64(1.0);
-        // The state before the first time step is 0.
-        if row < batch {
-            values[bias + 1..].fill(T::default());
-        } else {
-            values[bias + 1..].copy_from_slice(&hidden[(row - batch) * units..(row - batch + 1) * units]);
-        }
-    };
-    let factor = Written { write, columns: end };
+    let ones = vec![T::from_f64(1.0); count];
+    // The state before the first time step is 0.
+    let before = &hidden[..(count - batch) * units];
+    let factors = [(x, inputs, 0), (&ones, 1, 0), (before, units, batch)];
+    let factors = factors.map(|(elements, columns, skipped)| Factor { rows: Rows { elements, columns }, skipped });
     let gradient = Rows { elements: of_sums, columns };
     // Of a block that has no weights from x or from h, only the bias and the rows of the other one.
     let used = |block: usize| {
@@ -401,7 +396,8 @@ fn of_weights<T: Function>(
         }
     }
     team::each(parts, |(share, mut out): (&Panels, Vec<&mut [T]>)| {
-        transposed_product(&factor, gradient, share, &mut out);
+        out.iter_mut().for_each(|row| row.fill(T::default()));
+        add_transposed_product(&factors, gradient, share, &mut out);
     });
     // Some rows of the blocks that have a gate. The gates of a cell stand in the order of their blocks.
     let gate_columns = recurrence.gates() * units;

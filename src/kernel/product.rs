@@ -167,13 +167,13 @@ fn few_rows<S: Simd, T: Real, const ROWS: usize>(
 /// Rows that are taken at a time, so that they stay in the cache.
 const BLOCK: usize = 128;
 
-/// A factor whose transpose is multiplied: a function that writes its rows.
+/// A matrix whose transpose is multiplied by the rows of a gradient.
 #[derive(Clone, Copy, Debug)]
-pub struct Written<F> {
-    /// Writes the row of this number.
-    pub write: F,
-    /// Numbers in a row.
-    pub columns: usize,
+pub struct Factor<'a, T> {
+    /// The matrix.
+    pub rows: Rows<'a, T>,
+    /// Rows of the gradient before the one that belongs to its first row.
+    pub skipped: usize,
 }
 
 /// Some panels of the columns of a product, and the rows that are used of each.
@@ -185,106 +185,98 @@ pub struct Panels {
     pub used: Vec<Range<usize>>,
 }
 
-/// `x^T gradient`, for some panels of the columns of the gradient. Of what is not used of a panel, some may be left as it was.
+/// `out += [factors]^T gradient`, for some panels of the columns of the gradient. The columns of all factors stand side by side.
+/// What is not used of a panel is left as it was.
 ///
 /// # Shapes
 ///
-/// - x: `[rows, inputs]`, gradient: `[rows, outputs]`
-/// - out: `[inputs, columns of the panels]`, row by row
-pub fn transposed_product<T: Real>(
-    x: &Written<impl Fn(usize, &mut [T])>,
+/// - factors: `[rows, some inputs]`, gradient: `[rows, outputs]`
+/// - out: `[all inputs, columns of the panels]`, row by row
+pub fn add_transposed_product<T: Real>(
+    factors: &[Factor<'_, T>],
     gradient: Rows<'_, T>,
     panels: &Panels,
     out: &mut [&mut [T]],
 ) {
-    struct TransposedProduct<'a, 'b, T, F> {
-        x: &'a Written<F>,
+    struct TransposedProduct<'a, 'b, T> {
+        factors: &'a [Factor<'a, T>],
         gradient: Rows<'a, T>,
         panels: &'a Panels,
         out: &'a mut [&'b mut [T]],
     }
-    impl<T: Real, F: Fn(usize, &mut [T])> WithSimd for TransposedProduct<'_, '_, T, F> {
+    impl<T: Real> WithSimd for TransposedProduct<'_, '_, T> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let Self { x, gradient, panels, out } = self;
+            let Self { factors, gradient, panels, out } = self;
             if has_many_registers::<S>() {
-                by_blocks::<S, T, WIDEST>(simd, x, gradient, panels, out);
+                by_blocks::<S, T, WIDEST>(simd, factors, gradient, panels, out);
             } else {
-                by_blocks::<S, T, NARROW>(simd, x, gradient, panels, out);
+                by_blocks::<S, T, NARROW>(simd, factors, gradient, panels, out);
             }
         }
     }
-    Arch::new().dispatch(TransposedProduct { x, gradient, panels, out });
+    Arch::new().dispatch(TransposedProduct { factors, gradient, panels, out });
 }
 
 #[inline(always)]
 fn by_blocks<S: Simd, T: Real, const ROWS: usize>(
     simd: S,
-    x: &Written<impl Fn(usize, &mut [T])>,
+    factors: &[Factor<'_, T>],
     gradient: Rows<'_, T>,
     panels: &Panels,
     out: &mut [&mut [T]],
 ) {
     let width = tile_width::<S, T>();
-    let groups = x.columns.div_ceil(ROWS);
-    let mut row = vec![T::default(); groups * ROWS];
-    // As many columns of x as a tile has rows, side by side, of all rows of a block; then the next ones.
-    let mut grouped = pool::take::<T>(groups * BLOCK * ROWS);
     let mut panel = pool::take::<T>(BLOCK * width);
     for first in (0..gradient.count()).step_by(BLOCK) {
         let rows = first..gradient.count().min(first + BLOCK);
-        for (place, number) in rows.clone().enumerate() {
-            (x.write)(number, &mut row[..x.columns]);
-            let places = grouped.as_chunks_mut::<ROWS>().0.iter_mut().skip(place).step_by(BLOCK);
-            for (place, group) in places.zip(row.as_chunks::<ROWS>().0) {
-                *place = *group;
-            }
-        }
         for (number, used) in panels.used.iter().enumerate() {
             let column = (panels.first + number) * width;
             let columns = column..gradient.columns.min(column + width);
             pack::<S, T>(gradient.some(&rows), &columns, &mut panel);
-            let panel = T::vectors::<S>(&panel[..rows.len() * width]);
             let columns = number * width..number * width + columns.len();
-            for group in used.start / ROWS..used.end.div_ceil(ROWS) {
-                let group_rows = group * ROWS..x.columns.min((group + 1) * ROWS);
-                let factor = &grouped[group * BLOCK * ROWS..][..rows.len() * ROWS];
-                let out = &mut out[group_rows];
-                let is_first = first == 0;
-                match out.len() {
-                    0..=2 => few_inputs::<S, T, 2>(simd, (factor, ROWS), panel, out, &columns, is_first),
-                    3..=4 => few_inputs::<S, T, 4>(simd, (factor, ROWS), panel, out, &columns, is_first),
-                    5..=8 if ROWS > 8 => few_inputs::<S, T, 8>(simd, (factor, ROWS), panel, out, &columns, is_first),
-                    _ => few_inputs::<S, T, ROWS>(simd, (factor, ROWS), panel, out, &columns, is_first),
+            let mut before = 0;
+            for factor in factors {
+                let inputs = used.start.max(before)..used.end.min(before + factor.rows.columns);
+                let start = rows.start.max(factor.skipped);
+                if start < rows.end {
+                    let panel = T::vectors::<S>(&panel[(start - rows.start) * width..rows.len() * width]);
+                    let x = factor.rows.some(&(start - factor.skipped..rows.end - factor.skipped));
+                    let mut input = inputs.start;
+                    while input < inputs.end {
+                        let (x, out) = ((x, input - before), &mut out[input..inputs.end]);
+                        input += match out.len() {
+                            count if count >= ROWS => few_inputs::<S, T, ROWS>(simd, x, panel, out, &columns),
+                            8.. => few_inputs::<S, T, 8>(simd, x, panel, out, &columns),
+                            4.. => few_inputs::<S, T, 4>(simd, x, panel, out, &columns),
+                            2.. => few_inputs::<S, T, 2>(simd, x, panel, out, &columns),
+                            _ => few_inputs::<S, T, 1>(simd, x, panel, out, &columns),
+                        };
+                    }
                 }
+                before += factor.rows.columns;
             }
         }
     }
-    pool::give(grouped);
     pool::give(panel);
 }
 
-/// At most `ROWS` rows of the product by one panel of the gradient: set by the first block, added to by the others.
+/// Adds `ROWS` rows of the product, from a column of x on, by one panel of the gradient. Returns their number.
 #[inline(always)]
 fn few_inputs<S: Simd, T: Real, const ROWS: usize>(
     simd: S,
-    (factor, factor_columns): (&[T], usize),
+    (x, first): (Rows<'_, T>, usize),
     panel: &[T::Vector<S>],
     out: &mut [&mut [T]],
     columns: &Range<usize>,
-    is_first: bool,
-) {
-    let sums: Tile<S, T, ROWS> = transposed_tile(simd, factor, factor_columns, panel);
+) -> usize {
+    let sums: Tile<S, T, ROWS> = transposed_tile(simd, &x.elements[first..], x.columns, panel);
     for (sums, row) in sums.iter().zip(out) {
-        let place = &mut row[columns.clone()];
-        if is_first {
-            put::<S, T>(simd, sums, place, |_, new, _| new);
-        } else {
-            put::<S, T>(simd, sums, place, |simd, new, before| T::add(simd, new, before));
-        }
+        put::<S, T>(simd, sums, &mut row[columns.clone()], |simd, new, before| T::add(simd, new, before));
     }
+    ROWS
 }
 
 #[cfg(test)]
@@ -374,28 +366,31 @@ mod tests {
     #[test]
     fn transposed_products_are_those_of_the_definition_where_they_are_used() {
         let width = panel_width::<f32>();
-        for (count, inputs, outputs, first, used) in [
-            (1, 1, 3, 0, vec![0..1]),
-            (300, 23, 3 * width - 5, 1, vec![0..23, 4..23]),
-            (300, 26, 3 * width - 5, 0, vec![0..26, 3..20]),
-            (129, 41, width, 0, vec![0..41]),
+        for (count, skipped, [left, right], outputs, first, used) in [
+            (1, 0, [1, 1], 3, 0, vec![0..2]),
+            (300, 0, [20, 3], 3 * width - 5, 1, vec![0..23, 4..23]),
+            (300, 140, [17, 29], 3 * width - 5, 0, vec![0..46, 3..20]),
+            (129, 5, [1, 40], width, 0, vec![1..41]),
         ] {
-            let (x, gradient) = (numbers(count * inputs, 1), numbers(count * outputs, 2));
-            let write = |row: usize, values: &mut [f32]| values.copy_from_slice(&x[row * inputs..(row + 1) * inputs]);
+            let (x, h) = (numbers(count * left, 1), numbers((count - skipped) * right, 2));
+            let gradient = numbers(count * outputs, 3);
             let columns = first * width..outputs.min((first + used.len()) * width);
-            let mut found = vec![7.0; inputs * columns.len()];
+            let mut found = vec![7.0; (left + right) * columns.len()];
             let mut out: Vec<&mut [f32]> = found.chunks_exact_mut(columns.len()).collect();
             let panels = Panels { first, used };
-            transposed_product(&Written { write, columns: inputs }, rows(&gradient, outputs), &panels, &mut out);
+            let factors = [Factor { rows: rows(&x, left), skipped: 0 }, Factor { rows: rows(&h, right), skipped }];
+            add_transposed_product(&factors, rows(&gradient, outputs), &panels, &mut out);
+            let factor = |row: usize, input: usize| match input.checked_sub(left) {
+                None => x[row * left + input],
+                Some(_) if row < skipped => 0.0,
+                Some(input) => h[(row - skipped) * right + input],
+            };
             for (input, found) in found.chunks_exact(columns.len()).enumerate() {
                 for (place, found) in found.iter().enumerate() {
-                    if panels.used[place / width].contains(&input) {
-                        let column = columns.start + place;
-                        let term = |row: usize| {
-                            f64::from(x[row * inputs + input]) * f64::from(gradient[row * outputs + column])
-                        };
-                        assert_close(&[*found], &[(0..count).map(term).sum()]);
-                    }
+                    let column = columns.start + place;
+                    let term = |row| f64::from(factor(row, input)) * f64::from(gradient[row * outputs + column]);
+                    let is_used = panels.used[place / width].contains(&input);
+                    assert_close(&[*found], &[7.0 + if is_used { (0..count).map(term).sum() } else { 0.0 }]);
                 }
             }
         }
