@@ -299,7 +299,7 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(
                     0..=2 => take(&tile::<S, T, 2>(simd, zeros::<S, T, 2>(simd), std::array::from_fn(at), panel)),
                     3..=4 => take(&tile::<S, T, 4>(simd, zeros::<S, T, 4>(simd), std::array::from_fn(at), panel)),
                     5..=8 if ROWS > 8 => {
-                        take(&tile::<S, T, 8>(simd, zeros::<S, T, 8>(simd), std::array::from_fn(at), panel))
+                        take(&tile::<S, T, 8>(simd, zeros::<S, T, 8>(simd), std::array::from_fn(at), panel));
                     }
                     _ => take(&tile::<S, T, ROWS>(simd, zeros::<S, T, ROWS>(simd), std::array::from_fn(at), panel)),
                 }

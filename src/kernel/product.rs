@@ -114,8 +114,13 @@ pub fn product<T: Real>(parts: &[Part<'_, T>], matrix: &Packed<T>, out: &mut [T]
 fn by_panels<S: Simd, T: Real, const ROWS: usize>(simd: S, parts: &[Part<'_, T>], matrix: &Packed<T>, out: &mut [T]) {
     let rows = out.len() / matrix.columns;
     for panel in 0..matrix.set_rows.len() {
-        for first in (0..rows).step_by(ROWS) {
-            let count = ROWS.min(rows - first);
+        let mut first = 0;
+        while first < rows {
+            let count = match rows - first {
+                // Two tiles of 8: the sums of one of 4 wait for each other.
+                13..=16 if ROWS > 8 => 8,
+                rest => ROWS.min(rest),
+            };
             let place = Place { panel, rows: first..first + count };
             match count {
                 0..=2 => few_rows::<S, T, 2>(simd, parts, matrix, &place, out),
@@ -123,6 +128,7 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(simd: S, parts: &[Part<'_, T>]
                 5..=8 if ROWS > 8 => few_rows::<S, T, 8>(simd, parts, matrix, &place, out),
                 _ => few_rows::<S, T, ROWS>(simd, parts, matrix, &place, out),
             }
+            first += count;
         }
     }
 }
