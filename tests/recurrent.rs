@@ -189,18 +189,18 @@ impl Single {
         found
     }
 
-    fn form(&self) -> Form {
+    fn form(&self, kernels: Kernels) -> Form {
         Form {
             recurrence: recurrence(self.layer().cell),
             steps: STEPS,
             truncation: self.network.truncation,
             answers_every_step: self.network.answers_every_step,
-            kernels: Kernels::default(),
+            kernels,
         }
     }
 
-    /// The outputs and all gradients by the program, in a precision.
-    fn by_kernel(&self, dtype: DType) -> (Vec<f64>, BTreeMap<&'static str, Vec<f64>>) {
+    /// The outputs and all gradients by the program, in a precision and by a form.
+    fn by_kernel(&self, dtype: DType, kernels: Kernels) -> (Vec<f64>, BTreeMap<&'static str, Vec<f64>>) {
         let device = tracked();
         let tensor = |values: Vec<f64>, rows: usize| -> Tensor<2> {
             let shape = [rows, values.len() / rows];
@@ -218,7 +218,7 @@ impl Single {
             inner_bias: (layer.cell == Cell::Gru).then(|| vector(&layer.inner_bias)),
         };
         let wanted = WantedGradients { pre_activations: true, states: true };
-        let recurred = kernel::recurrent(x.clone(), parameters.clone(), self.form(), wanted);
+        let recurred = kernel::recurrent(x.clone(), parameters.clone(), self.form(kernels), wanted);
         assert_eq!(recurred.output.dtype(), dtype, "the outputs have the precision of the inputs");
         let weights = tensor(self.weights_of_outputs.clone(), recurred.output.dims()[0]);
         let gradients = (recurred.output.clone() * weights).sum().backward();
@@ -239,7 +239,7 @@ impl Single {
 }
 
 /// Compares every gradient of every cell, relative to its largest element.
-fn compare_layers(dtype: DType, tolerance: f64) {
+fn compare_layers(dtype: DType, kernels: Kernels, tolerance: f64) {
     let (mut worst, mut worst_of_one) = (0.0_f64, 0.0_f64);
     for cell in CELLS {
         for answers_every_step in [false, true] {
@@ -247,7 +247,7 @@ fn compare_layers(dtype: DType, tolerance: f64) {
                 let single = Single::draw(cell, answers_every_step, truncation);
                 let what = format!("{cell:?}, every step {answers_every_step}, truncation {truncation:?}");
                 let expected = single.by_differences();
-                let (outputs, found) = single.by_kernel(dtype);
+                let (outputs, found) = single.by_kernel(dtype, kernels);
                 let of_reference = single.network.forward(&single.sequences, None, None).outputs.concat();
                 assert_all_close(&what, &outputs, &of_reference, if dtype == DType::F64 { 1e-14 } else { 1e-6 });
                 assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
@@ -265,20 +265,20 @@ fn compare_layers(dtype: DType, tolerance: f64) {
         }
     }
     println!(
-        "{dtype:?}: largest difference {worst:.1e} of the largest element, {worst_of_one:.1e} of an element itself"
+        "{dtype:?}, {kernels:?}: largest difference {worst:.1e} of the largest element, {worst_of_one:.1e} of an element itself"
     );
 }
 
-/// The backward pass by hand in f64, which takes the operations that every backend has.
+/// The backward pass by hand in f64, of the operations that every backend has and of the CPU's own.
 #[test]
 fn every_gradient_of_every_cell_is_that_of_differences_in_f64() {
-    compare_layers(DType::F64, 1e-8);
+    compare_layers(DType::F64, Kernels::Stock, 1e-8);
+    compare_layers(DType::F64, Kernels::Fused, 1e-8);
 }
 
-/// The CPU's own form.
 #[test]
 fn every_gradient_of_the_fused_form_is_that_of_differences_in_f64_but_for_rounding() {
-    compare_layers(DType::F32, 3e-6);
+    compare_layers(DType::F32, Kernels::Fused, 3e-6);
 }
 
 /// Backpropagation through time that is truncated after every piece of a sequence.
@@ -286,8 +286,9 @@ fn every_gradient_of_the_fused_form_is_that_of_differences_in_f64_but_for_roundi
 fn no_gradient_reaches_a_state_before_the_last_boundary_and_a_piece_of_all_steps_has_no_boundary() {
     for cell in CELLS {
         for dtype in [DType::F32, DType::F64] {
-            let gradients =
-                |answers_every_step, truncation| Single::draw(cell, answers_every_step, truncation).by_kernel(dtype).1;
+            let gradients = |answers_every_step, truncation| {
+                Single::draw(cell, answers_every_step, truncation).by_kernel(dtype, Kernels::Fused).1
+            };
             let of_last = gradients(false, Some(3));
             for name in ["hidden", "cells"] {
                 let Some(states) = of_last.get(name) else { continue };

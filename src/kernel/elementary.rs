@@ -80,17 +80,6 @@ pub fn ln_1p(x: f32) -> f32 {
     2.0 * (s + s * z * p)
 }
 
-/// Below this a gradient through time is taken as 0. Numbers below 1.2e-38 take the processor a hundred times as long, and a
-/// gradient that vanishes passes through all of them: a product of such a number and a weight must still be an ordinary one.
-pub const LEAST: f32 = 1e-35;
-
-/// x, or 0 where it is smaller than [`LEAST`].
-#[inline(always)]
-pub fn settled(x: f32) -> f32 {
-    // What is not a number stays one.
-    if x.abs() < LEAST { 0.0 } else { x }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,12 +99,6 @@ mod tests {
         assert!(largest_error(tanh, f64::tanh, 1e-3) < 2e-7);
         assert!(largest_error(erf, libm::erf, 6.0) < 5e-7);
         assert!(largest_error(|x| ln_1p(x.abs()), |x| x.abs().ln_1p(), 1.0) < 3e-7);
-    }
-
-    #[test]
-    fn only_what_is_too_small_is_settled() {
-        assert_eq!([1e-36, -1e-40, 2e-35, -3.0].map(settled), [0.0, 0.0, 2e-35, -3.0]);
-        assert!(settled(f32::NAN).is_nan() && settled(f32::NEG_INFINITY).is_infinite());
     }
 
     #[test]

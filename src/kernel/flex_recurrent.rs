@@ -1,8 +1,8 @@
 //! A recurrent layer on the CPU. Every thread has some of the examples, and takes them through the whole sequence.
 //!
-//! Input, bias and hidden state are one factor `[x, 1, h]`, and the weights of all three one matrix, so that a time step is one
-//! product into the buffer that keeps the gates. Of a GRU the buffer has four blocks a unit, the candidate's two parts side by
-//! side: the one has only `[x, 1]`, the other `[1, h]`. The backward pass writes the gradients of the sums over the gates.
+//! Input and hidden state are one factor `[x, h]`, and the weights of both one matrix, so that a time step is one product into the
+//! buffer that keeps the gates, whose sums begin with the bias. Of a GRU the buffer has four blocks a unit, the candidate's two parts
+//! side by side: the one has only x, the other only h. The backward pass writes the gradients of the sums over the gates.
 
 // A function that is not inlined into one with a target feature does without it.
 #![allow(clippy::inline_always)]
@@ -12,26 +12,22 @@ use std::ops::Range;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
-use multiversion::multiversion;
+use pulp::{Arch, Simd, WithSimd};
 
-use super::Activated;
-use super::elementary::{settled, sigmoid, tanh};
+use super::cell::{accumulate, gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward};
 use super::flex_layer::{contiguous, tensor};
-use super::product::{Grouped, Packed, Part, View, product, transposed_product};
+use super::matrix::{Rows, panel_width};
+use super::product::{Factor, Packed, Panels, Part, add_transposed_product, product};
 use super::recurrent::{Form, Recurrence, States, WeightGradients, Weights};
-use super::team;
+use super::vector::Function;
+use super::{pool, team};
 use crate::config::Kernels;
 
 type Primitive = FloatTensor<Flex>;
 
-/// The elements of a contiguous tensor of f32.
-fn elements(x: &Primitive) -> Option<&[f32]> {
-    if x.dtype() == DType::F32 { x.as_slice::<f32>() } else { None }
-}
-
 /// What stands for a tensor that a cell does not have.
-fn nothing() -> Primitive {
-    tensor(vec![0.0_f32], [1, 1])
+fn nothing<T: Function>() -> Primitive {
+    tensor(vec![T::default()], [1, 1])
 }
 
 /// The examples of each thread. Their number decides nothing: every example is computed by itself.
@@ -41,8 +37,8 @@ fn shares(batch: usize) -> Vec<Range<usize>> {
 }
 
 /// Cuts a buffer `[blocks x batch, columns]` into the rows of each share in each block; of an empty buffer, nothing.
-fn cut<'a>(buffer: &'a mut [f32], batch: usize, columns: usize, shares: &[Range<usize>]) -> Vec<Vec<&'a mut [f32]>> {
-    let mut parts: Vec<Vec<&'a mut [f32]>> = shares.iter().map(|_| Vec::new()).collect();
+fn cut<'a, T>(buffer: &'a mut [T], batch: usize, columns: usize, shares: &[Range<usize>]) -> Vec<Vec<&'a mut [T]>> {
+    let mut parts: Vec<Vec<&'a mut [T]>> = shares.iter().map(|_| Vec::new()).collect();
     for mut block in buffer.chunks_exact_mut(batch * columns) {
         for (part, share) in parts.iter_mut().zip(shares) {
             let (rows, rest) = block.split_at_mut(share.len() * columns);
@@ -54,12 +50,12 @@ fn cut<'a>(buffer: &'a mut [f32], batch: usize, columns: usize, shares: &[Range<
 }
 
 /// The rows of a share at a time step, of a buffer `[steps x batch, columns]`.
-fn rows<'a>(buffer: &'a [f32], batch: usize, columns: usize, step: usize, share: &Range<usize>) -> &'a [f32] {
+fn rows<'a, T>(buffer: &'a [T], batch: usize, columns: usize, step: usize, share: &Range<usize>) -> &'a [T] {
     &buffer[(step * batch + share.start) * columns..(step * batch + share.end) * columns]
 }
 
 /// Puts the gates' rows of a matrix into their blocks of a packed one.
-fn set_blocks(packed: &mut Packed, first: usize, matrix: &[f32], units: usize, blocks: &[Option<usize>]) {
+fn set_blocks<T: Function>(packed: &mut Packed<T>, first: usize, matrix: &[T], units: usize, blocks: &[Option<usize>]) {
     let gates = blocks.iter().flatten().count();
     for (number, row) in matrix.chunks_exact(gates * units).enumerate() {
         for (block, gate) in blocks.iter().enumerate() {
@@ -70,65 +66,59 @@ fn set_blocks(packed: &mut Packed, first: usize, matrix: &[f32], units: usize, b
     }
 }
 
-/// The weights of `[x, 1, h]`, block by block.
-fn pack(weights: &Weights<Flex>, recurrence: Recurrence, inputs: usize, units: usize) -> Option<Packed> {
-    let blocks = recurrence.blocks();
-    let mut packed = Packed::zeros(inputs + 1 + units, blocks * units);
-    set_blocks(&mut packed, 0, elements(&weights.input)?, units, recurrence.input_gates());
-    set_blocks(&mut packed, inputs, elements(&weights.bias)?, units, recurrence.input_gates());
-    set_blocks(&mut packed, inputs + 1, elements(&weights.recurrent)?, units, recurrence.state_gates());
+/// The weights of `[x, h]`, block by block.
+fn pack<T: Function>(weights: &Weights<Flex>, form: Form, inputs: usize, units: usize) -> Option<Packed<T>> {
+    let recurrence = form.recurrence;
+    let (input, bias) = (weights.input.as_slice::<T>()?, weights.bias.as_slice::<T>()?);
+    let mut packed = Packed::zeros(inputs + units, recurrence.blocks() * units);
+    // The gates of a cell with an input stand in the order of their blocks, and before all others.
+    packed.start_with(0, bias);
+    set_blocks(&mut packed, 0, input, units, recurrence.input_gates());
+    set_blocks(&mut packed, inputs, weights.recurrent.as_slice::<T>()?, units, recurrence.state_gates());
     if recurrence == Recurrence::Gru {
-        packed.set(inputs, 3 * units, elements(&weights.inner_bias)?);
+        packed.start_with(3 * units, weights.inner_bias.as_slice::<T>()?);
     }
     Some(packed)
 }
 
-/// The transposed weights of h.
-fn pack_transposed(weight: &[f32], recurrence: Recurrence, units: usize) -> Packed {
-    let columns = recurrence.gates() * units;
-    let mut packed = Packed::zeros(columns, units);
-    let mut row = vec![0.0; units];
-    for column in 0..columns {
-        for (value, row) in row.iter_mut().zip(weight.chunks_exact(columns)) {
-            *value = row[column];
-        }
-        packed.set(column, 0, &row);
-    }
-    packed
-}
-
 /// What one thread reads and writes in a forward pass.
-struct Forward<'a> {
+struct Forward<'a, T> {
     form: Form,
     inputs: usize,
     units: usize,
     batch: usize,
     share: Range<usize>,
-    x: &'a [f32],
-    weight: &'a Packed,
+    x: &'a [T],
+    weight: &'a Packed<T>,
     /// By time step, as the following. A cell without gates has none, and one without a cell state no such.
-    hidden: Vec<&'a mut [f32]>,
-    gates: Vec<&'a mut [f32]>,
-    cells: Vec<&'a mut [f32]>,
+    hidden: Vec<&'a mut [T]>,
+    gates: Vec<&'a mut [T]>,
+    cells: Vec<&'a mut [T]>,
 }
 
 /// The forward pass; `None` where the stock form must do it.
 pub fn recurrent(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<States<Flex>> {
-    if form.kernels == Kernels::Stock {
-        return None;
+    match x.dtype() {
+        _ if form.kernels == Kernels::Stock => None,
+        DType::F32 => forward::<f32>(x, weights, form),
+        DType::F64 => forward::<f64>(x, weights, form),
+        _ => None,
     }
+}
+
+fn forward<T: Function>(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<States<Flex>> {
     let recurrence = form.recurrence;
     let x = contiguous(x);
     let (inputs, units) = (x.shape()[1], weights.recurrent.shape()[0]);
     let count = x.shape()[0];
     let batch = count / form.steps;
-    let x = elements(&x)?;
-    let packed = pack(weights, recurrence, inputs, units)?;
+    let x = x.as_slice::<T>()?;
+    let packed = pack(weights, form, inputs, units)?;
     let kept = recurrence.kept() * units;
     let has_cells = recurrence == Recurrence::Lstm;
-    let mut hidden = vec![0.0; count * units];
-    let mut gates = vec![0.0; count * kept];
-    let mut cells = vec![0.0; if has_cells { count * units } else { 0 }];
+    let mut hidden = pool::take::<T>(count * units);
+    let mut gates = pool::take::<T>(count * kept);
+    let mut cells = pool::take::<T>(if has_cells { count * units } else { 0 });
     let shares = shares(batch);
     let buffers = cut(&mut hidden, batch, units, &shares)
         .into_iter()
@@ -146,134 +136,70 @@ pub fn recurrent(x: &Primitive, weights: &Weights<Flex>, form: Form) -> Option<S
         gates,
         cells,
     });
-    team::each(parts.collect(), forward);
+    team::each(parts.collect(), |part: Forward<'_, T>| Arch::new().dispatch(part));
     Some(States {
         hidden: tensor(hidden, [count, units]),
-        gates: if kept > 0 { tensor(gates, [count, kept]) } else { nothing() },
-        cells: if has_cells { tensor(cells, [count, units]) } else { nothing() },
+        gates: if kept > 0 { tensor(gates, [count, kept]) } else { nothing::<T>() },
+        cells: if has_cells { tensor(cells, [count, units]) } else { nothing::<T>() },
     })
 }
 
-fn whole(elements: &[f32], columns: usize) -> Part<'_> {
-    (View { elements, columns }, 0..columns)
+fn whole<T>(elements: &[T], columns: usize, first: usize) -> Part<'_, T> {
+    Part { factor: Rows { elements, columns }, columns: 0..columns, first }
 }
 
-fn forward(part: Forward<'_>) {
-    let Forward { form, inputs, units, batch, share, x, weight, mut hidden, mut gates, mut cells } = part;
-    let ones = vec![1.0; share.len()];
-    let none = vec![0.0; share.len() * units];
-    for step in 0..form.steps {
-        let x = rows(x, batch, inputs, step, &share);
-        let (before, now) = hidden.split_at_mut(step);
-        let hidden = &mut *now[0];
-        // The initial state is 0: its part of the product is left out.
-        let before: &[f32] = before.last().map_or(&none, |rows| rows);
-        let factor = [whole(x, inputs), whole(&ones, 1), whole(before, units)];
-        let factor = if step == 0 { &factor[..2] } else { &factor };
-        match form.recurrence {
-            Recurrence::Rnn(function) => {
-                product(factor, weight, hidden);
-                rnn_forward(function, hidden);
+impl<T: Function> WithSimd for Forward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { form, inputs, units, batch, share, x, weight, mut hidden, mut gates, mut cells } = self;
+        let none = vec![T::default(); share.len() * units];
+        for step in 0..form.steps {
+            let x = rows(x, batch, inputs, step, &share);
+            let (before, now) = hidden.split_at_mut(step);
+            let hidden = &mut *now[0];
+            // The initial state is 0: its part of the product is left out.
+            let before: &[T] = before.last().map_or(&none, |rows| rows);
+            let factor = [whole(x, inputs, 0), whole(before, units, inputs)];
+            let factor = if step == 0 { &factor[..1] } else { &factor };
+            match form.recurrence {
+                Recurrence::Rnn(function) => {
+                    product(factor, weight, hidden);
+                    rnn_forward(simd, function, hidden);
+                }
+                Recurrence::Lstm => {
+                    let gates = &mut *gates[step];
+                    product(factor, weight, gates);
+                    let (before, now) = cells.split_at_mut(step);
+                    let before = before.last().map_or(&none[..], |rows| rows);
+                    lstm_forward(simd, units, gates, before, now[0], hidden);
+                }
+                Recurrence::Gru => {
+                    let gates = &mut *gates[step];
+                    product(factor, weight, gates);
+                    gru_forward(simd, units, gates, before, hidden);
+                }
             }
-            Recurrence::Lstm => {
-                let gates = &mut *gates[step];
-                product(factor, weight, gates);
-                let (before, now) = cells.split_at_mut(step);
-                lstm_forward(units, gates, before.last().map_or(&none, |rows| rows), now[0], hidden);
-            }
-            Recurrence::Gru => {
-                let gates = &mut *gates[step];
-                product(factor, weight, gates);
-                gru_forward(units, gates, before, hidden);
-            }
-        }
-    }
-}
-
-/// Splits a row into parts of `units`.
-#[inline(always)]
-fn parts<const N: usize>(row: &[f32], units: usize) -> [&[f32]; N] {
-    std::array::from_fn(|part| &row[part * units..(part + 1) * units])
-}
-
-/// Splits a row into parts of `units`.
-#[inline(always)]
-fn parts_mut<const N: usize>(row: &mut [f32], units: usize) -> [&mut [f32]; N] {
-    let mut rest = row;
-    std::array::from_fn(|_| {
-        let (part, after) = std::mem::take(&mut rest).split_at_mut(units);
-        rest = after;
-        // A length that the compiler sees saves the checks in the loops.
-        &mut part[..units]
-    })
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn rnn_forward(function: Option<Activated>, hidden: &mut [f32]) {
-    match function {
-        Some(Activated::Tanh) => hidden.iter_mut().for_each(|h| *h = tanh(*h)),
-        Some(Activated::Sigmoid) => hidden.iter_mut().for_each(|h| *h = sigmoid(*h)),
-        // A NaN stays one: `max` would hide it.
-        Some(Activated::Relu) => hidden.iter_mut().for_each(|h| *h = if *h < 0.0 { 0.0 } else { *h }),
-        None => {}
-    }
-}
-
-/// Short loops, here and below: in one that reads and writes many buffers, which could overlap for all the compiler knows, it
-/// uses no vector instructions.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn lstm_forward(units: usize, gates: &mut [f32], before: &[f32], cells: &mut [f32], hidden: &mut [f32]) {
-    let rows = gates.chunks_exact_mut(4 * units).zip(before.chunks_exact(units));
-    let states = cells.chunks_exact_mut(units).zip(hidden.chunks_exact_mut(units));
-    for ((gates, before), (cells, hidden)) in rows.zip(states) {
-        gates[..2 * units].iter_mut().for_each(|x| *x = sigmoid(*x));
-        gates[2 * units..3 * units].iter_mut().for_each(|x| *x = tanh(*x));
-        gates[3 * units..].iter_mut().for_each(|x| *x = sigmoid(*x));
-        let [input, forget, candidate, output] = parts::<4>(gates, units);
-        let (before, cells, hidden) = (&before[..units], &mut cells[..units], &mut hidden[..units]);
-        for unit in 0..units {
-            cells[unit] = forget[unit] * before[unit] + input[unit] * candidate[unit];
-        }
-        for unit in 0..units {
-            hidden[unit] = output[unit] * tanh(cells[unit]);
-        }
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn gru_forward(units: usize, gates: &mut [f32], before: &[f32], hidden: &mut [f32]) {
-    let states = before.chunks_exact(units).zip(hidden.chunks_exact_mut(units));
-    for (gates, (before, hidden)) in gates.chunks_exact_mut(4 * units).zip(states) {
-        gates[..2 * units].iter_mut().for_each(|x| *x = sigmoid(*x));
-        let [reset, update, candidate, inner] = parts_mut::<4>(gates, units);
-        let (before, hidden) = (&before[..units], &mut hidden[..units]);
-        for unit in 0..units {
-            candidate[unit] += reset[unit] * inner[unit];
-        }
-        for x in candidate.iter_mut() {
-            *x = tanh(*x);
-        }
-        for unit in 0..units {
-            hidden[unit] = (1.0 - update[unit]) * candidate[unit] + update[unit] * before[unit];
         }
     }
 }
 
 /// What one thread reads and writes in a backward pass.
-struct Backward<'a> {
+struct Backward<'a, T> {
     form: Form,
     units: usize,
     batch: usize,
     share: Range<usize>,
-    gradient: &'a [f32],
-    weight: &'a Packed,
-    hidden: &'a [f32],
-    cells: &'a [f32],
+    gradient: &'a [T],
+    weight: &'a Packed<T>,
+    hidden: &'a [T],
+    cells: &'a [T],
     /// The gates, by time step, and then the gradients of the sums; of a cell without gates only these.
-    gates: Vec<&'a mut [f32]>,
+    gates: Vec<&'a mut [T]>,
     /// With respect to the states, from the initial one on, if they are wanted.
-    of_hidden: Vec<&'a mut [f32]>,
-    of_cells: Vec<&'a mut [f32]>,
+    of_hidden: Vec<&'a mut [T]>,
+    of_cells: Vec<&'a mut [T]>,
 }
 
 /// The gradients with respect to the sums, block by block, and to the states if they are wanted; `Err` gives the states back
@@ -285,11 +211,23 @@ pub fn recurrent_backward(
     form: Form,
     wants_states: bool,
 ) -> Result<Vec<Primitive>, States<Flex>> {
-    if form.kernels == Kernels::Stock {
-        return Err(states);
+    match gradient.dtype() {
+        _ if form.kernels == Kernels::Stock => Err(states),
+        DType::F32 => backward::<f32>(gradient, weight, states, form, wants_states),
+        DType::F64 => backward::<f64>(gradient, weight, states, form, wants_states),
+        _ => Err(states),
     }
+}
+
+fn backward<T: Function>(
+    gradient: &Primitive,
+    weight: &Primitive,
+    states: States<Flex>,
+    form: Form,
+    wants_states: bool,
+) -> Result<Vec<Primitive>, States<Flex>> {
     let gradient = contiguous(gradient);
-    let (Some(gradient), Some(weight)) = (elements(&gradient), elements(weight)) else {
+    let (Some(gradient), Some(weight)) = (gradient.as_slice::<T>(), weight.as_slice::<T>()) else {
         return Err(states);
     };
     let recurrence = form.recurrence;
@@ -297,20 +235,20 @@ pub fn recurrent_backward(
     let count = states.hidden.shape()[0];
     let batch = count / form.steps;
     let columns = recurrence.blocks() * units;
-    let States { hidden, gates, cells } = states;
-    let (Some(hidden), Some(cells)) = (elements(&hidden), elements(&cells)) else {
-        return Err(States { hidden, gates, cells });
+    let States { hidden, gates, cells: cell_states } = states;
+    let (Some(hidden), Some(cells)) = (hidden.as_slice::<T>(), cell_states.as_slice::<T>()) else {
+        return Err(States { hidden, gates, cells: cell_states });
     };
     // In place where nobody else looks at the gates.
     let mut of_sums =
-        if recurrence.kept() > 0 { gates } else { tensor(vec![0.0_f32; count * columns], [count, columns]) };
+        if recurrence.kept() > 0 { gates } else { tensor(pool::take::<T>(count * columns), [count, columns]) };
     let state_count = if wants_states { (count + batch) * units } else { 0 };
-    let mut of_hidden = vec![0.0; state_count];
-    let mut of_cells = vec![0.0; if recurrence == Recurrence::Lstm { state_count } else { 0 }];
-    let packed = pack_transposed(weight, recurrence, units);
+    let mut of_hidden = vec![T::default(); state_count];
+    let mut of_cells = vec![T::default(); if recurrence == Recurrence::Lstm { state_count } else { 0 }];
+    let packed = Packed::transposed(Rows { elements: weight, columns: recurrence.gates() * units });
     let shares = shares(batch);
     let cut = |buffer, columns| cut(buffer, batch, columns, &shares);
-    let buffers = cut(of_sums.storage_mut::<f32>(), columns)
+    let buffers = cut(of_sums.storage_mut::<T>(), columns)
         .into_iter()
         .zip(cut(&mut of_hidden, units).into_iter().zip(cut(&mut of_cells, units)));
     let parts = buffers.zip(&shares).map(|((gates, (of_hidden, of_cells)), share)| Backward {
@@ -326,171 +264,98 @@ pub fn recurrent_backward(
         of_hidden,
         of_cells,
     });
-    team::each(parts.collect(), backward);
+    team::each(parts.collect(), |part: Backward<'_, T>| Arch::new().dispatch(part));
+    pool::recycle::<T>(cell_states);
     let mut found = vec![of_sums];
     let states = [of_hidden, of_cells].into_iter().filter(|values| !values.is_empty());
     found.extend(states.map(|values| tensor(values, [count + batch, units])));
     Ok(found)
 }
 
-fn backward(part: Backward<'_>) {
-    let Backward { form, units, batch, share, gradient, weight, hidden, cells, .. } = part;
-    let Backward { mut gates, mut of_hidden, mut of_cells, .. } = part;
-    let share = &share;
-    let columns = form.recurrence.blocks() * units;
-    let state_gates = form.recurrence.state_gates().iter().enumerate();
-    let blocks = state_gates.filter(|(_, gate)| gate.is_some()).map(|(block, _)| block);
-    let none = vec![0.0; share.len() * units];
-    // The gradients with respect to the states before the step that comes next in this loop.
-    let mut of_state = vec![0.0; share.len() * units];
-    let mut of_cell = vec![0.0; share.len() * units];
-    let mut through_weights = vec![0.0; share.len() * units];
-    for step in (0..form.steps).rev() {
-        let outputs = if form.answers_every_step {
-            Some(rows(gradient, batch, units, step, share))
-        } else {
-            (step + 1 == form.steps).then(|| rows(gradient, batch, units, 0, share))
-        };
-        if let Some(outputs) = outputs {
-            of_state.iter_mut().zip(outputs).for_each(|(sum, gradient)| *sum += gradient);
-        }
-        if let Some(wanted) = of_hidden.get_mut(step + 1) {
-            wanted.copy_from_slice(&of_state);
-        }
-        let at = |buffer, step| rows(buffer, batch, units, step, share);
-        let gates = &mut *gates[step];
-        match form.recurrence {
-            Recurrence::Rnn(function) => rnn_backward(function, at(hidden, step), &mut of_state, gates),
-            Recurrence::Lstm => {
-                let before = if step > 0 { at(cells, step - 1) } else { &none };
-                let wanted = of_cells.get_mut(step + 1).map(|rows| &mut **rows);
-                lstm_backward(units, gates, [before, at(cells, step)], &mut of_state, &mut of_cell, wanted);
+impl<T: Function> WithSimd for Backward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { form, units, batch, share, gradient, weight, hidden, cells, .. } = self;
+        let Self { mut gates, mut of_hidden, mut of_cells, .. } = self;
+        let share = &share;
+        let columns = form.recurrence.blocks() * units;
+        let none = vec![T::default(); share.len() * units];
+        // The gradients with respect to the states before the step that comes next in this loop.
+        let mut of_state = none.clone();
+        let mut of_cell = none.clone();
+        let mut through_weights = none.clone();
+        for step in (0..form.steps).rev() {
+            if form.answers_every_step {
+                accumulate(simd, &mut of_state, rows(gradient, batch, units, step, share));
+            } else if step + 1 == form.steps {
+                of_state.copy_from_slice(rows(gradient, batch, units, 0, share));
             }
-            Recurrence::Gru => {
-                let before = if step > 0 { at(hidden, step - 1) } else { &none };
-                gru_backward(units, gates, before, &mut of_state);
+            if let Some(wanted) = of_hidden.get_mut(step + 1) {
+                wanted.copy_from_slice(&of_state);
+            }
+            let at = |buffer, step| rows(buffer, batch, units, step, share);
+            let gates = &mut *gates[step];
+            match form.recurrence {
+                Recurrence::Rnn(function) => rnn_backward(simd, function, at(hidden, step), &mut of_state, gates),
+                Recurrence::Lstm => {
+                    let before = if step > 0 { at(cells, step - 1) } else { &none };
+                    let wanted = of_cells.get_mut(step + 1).map(|rows| &mut **rows).unwrap_or_default();
+                    let states = [before, at(cells, step)];
+                    lstm_backward(simd, units, gates, states, &mut of_state, &mut of_cell, wanted);
+                }
+                Recurrence::Gru => {
+                    let before = if step > 0 { at(hidden, step - 1) } else { &none };
+                    gru_backward(simd, units, gates, before, &mut of_state);
+                }
+            }
+            // Nobody asks for the initial state but the probe.
+            if step > 0 || !of_hidden.is_empty() {
+                let factor = Rows { elements: &*gates, columns };
+                product(&through_gates(factor, form.recurrence, units), weight, &mut through_weights);
+                accumulate(simd, &mut of_state, &through_weights);
+            }
+            if form.cuts_before(step) {
+                of_state.fill(T::default());
+                of_cell.fill(T::default());
             }
         }
-        // Nobody asks for the initial state but the probe.
-        if step > 0 || !of_hidden.is_empty() {
-            let of_sums = View { elements: gates, columns };
-            let parts: Vec<Part> = blocks.clone().map(|block| (of_sums, block * units..(block + 1) * units)).collect();
-            product(&parts, weight, &mut through_weights);
-            of_state.iter_mut().zip(&through_weights).for_each(|(sum, gradient)| *sum = settled(*sum + gradient));
+        if let Some(initial) = of_hidden.first_mut() {
+            initial.copy_from_slice(&of_state);
         }
-        if form.cuts_before(step) {
-            of_state.fill(0.0);
-            of_cell.fill(0.0);
+        if let Some(initial) = of_cells.first_mut() {
+            initial.copy_from_slice(&of_cell);
         }
-    }
-    if let Some(initial) = of_hidden.first_mut() {
-        initial.copy_from_slice(&of_state);
-    }
-    if let Some(initial) = of_cells.first_mut() {
-        initial.copy_from_slice(&of_cell);
     }
 }
 
-/// In all three, `of_state` comes in as the gradient with respect to the state after the step, and leaves as the part of that
-/// before it that does not go through the weights.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn rnn_backward(function: Option<Activated>, hidden: &[f32], of_state: &mut [f32], of_sums: &mut [f32]) {
-    let all = of_sums.iter_mut().zip(hidden).zip(&*of_state);
-    match function {
-        Some(Activated::Tanh) => all.for_each(|((out, h), gradient)| *out = settled(gradient * (1.0 - h * h))),
-        Some(Activated::Sigmoid) => all.for_each(|((out, h), gradient)| *out = settled(gradient * (h * (1.0 - h)))),
-        Some(Activated::Relu) => all.for_each(|((out, h), gradient)| *out = if *h > 0.0 { *gradient } else { 0.0 }),
-        None => of_sums.copy_from_slice(of_state),
-    }
-    of_state.fill(0.0);
+/// The blocks that have weights from the hidden state.
+fn through_gates<T: Function>(of_sums: Rows<'_, T>, recurrence: Recurrence, units: usize) -> Vec<Part<'_, T>> {
+    let blocks = recurrence.state_gates().iter().enumerate();
+    let part = |(block, gate): (usize, &Option<usize>)| {
+        let columns = block * units..(block + 1) * units;
+        gate.map(|gate| Part { factor: of_sums, columns, first: gate * units })
+    };
+    blocks.filter_map(part).collect()
 }
-
-/// `of_cell` comes in as the gradient that later time steps give to the cell state, and leaves as that of the cell state before.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn lstm_backward(
-    units: usize,
-    gates: &mut [f32],
-    [before, cells]: [&[f32]; 2],
-    of_state: &mut [f32],
-    of_cell: &mut [f32],
-    mut wanted: Option<&mut [f32]>,
-) {
-    let mut scratch = vec![0.0; 2 * units];
-    let [squashed, kept] = parts_mut::<2>(&mut scratch, units);
-    let states = before.chunks_exact(units).zip(cells.chunks_exact(units));
-    let gradients = of_state.chunks_exact_mut(units).zip(of_cell.chunks_exact_mut(units));
-    let rows = gates.chunks_exact_mut(4 * units).zip(states).zip(gradients).enumerate();
-    for (row, ((gates, (before, cells)), (of_state, of_cell))) in rows {
-        let [input, forget, candidate, output] = parts_mut::<4>(gates, units);
-        let (before, cells) = (&before[..units], &cells[..units]);
-        let (of_state, of_cell) = (&mut of_state[..units], &mut of_cell[..units]);
-        for unit in 0..units {
-            squashed[unit] = tanh(cells[unit]);
-        }
-        for unit in 0..units {
-            of_cell[unit] += of_state[unit] * output[unit] * (1.0 - squashed[unit] * squashed[unit]);
-        }
-        if let Some(wanted) = &mut wanted {
-            wanted[row * units..(row + 1) * units].copy_from_slice(of_cell);
-        }
-        for unit in 0..units {
-            output[unit] = settled(of_state[unit] * squashed[unit] * (output[unit] * (1.0 - output[unit])));
-        }
-        for unit in 0..units {
-            kept[unit] = settled(of_cell[unit] * forget[unit]);
-        }
-        for unit in 0..units {
-            forget[unit] = settled(kept[unit] * before[unit] * (1.0 - forget[unit]));
-        }
-        let of_input = &mut *squashed;
-        for unit in 0..units {
-            of_input[unit] = settled(of_cell[unit] * candidate[unit] * (input[unit] * (1.0 - input[unit])));
-        }
-        for unit in 0..units {
-            candidate[unit] = settled(of_cell[unit] * input[unit] * (1.0 - candidate[unit] * candidate[unit]));
-        }
-        input.copy_from_slice(of_input);
-        of_cell.copy_from_slice(kept);
-        of_state.fill(0.0);
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn gru_backward(units: usize, gates: &mut [f32], before: &[f32], of_state: &mut [f32]) {
-    let mut of_update = vec![0.0; units];
-    let of_update = &mut of_update[..units];
-    let states = before.chunks_exact(units).zip(of_state.chunks_exact_mut(units));
-    for (gates, (before, of_state)) in gates.chunks_exact_mut(4 * units).zip(states) {
-        let [reset, update, candidate, inner] = parts_mut::<4>(gates, units);
-        let (before, of_state) = (&before[..units], &mut of_state[..units]);
-        for unit in 0..units {
-            let slope = update[unit] * (1.0 - update[unit]);
-            of_update[unit] = settled(of_state[unit] * (before[unit] - candidate[unit]) * slope);
-        }
-        for unit in 0..units {
-            let slope = 1.0 - candidate[unit] * candidate[unit];
-            candidate[unit] = settled(of_state[unit] * (1.0 - update[unit]) * slope);
-        }
-        for unit in 0..units {
-            of_state[unit] *= update[unit];
-        }
-        update.copy_from_slice(of_update);
-        let of_reset = &mut *of_update;
-        for unit in 0..units {
-            of_reset[unit] = settled(candidate[unit] * inner[unit] * (reset[unit] * (1.0 - reset[unit])));
-        }
-        for unit in 0..units {
-            inner[unit] = settled(candidate[unit] * reset[unit]);
-        }
-        reset.copy_from_slice(of_reset);
-    }
-}
-
-/// Columns that a thread takes at a time.
-const STRIP: usize = 64;
 
 /// The gradients with respect to the weights; `None` where the stock form must do it.
 pub fn weight_gradients(
+    x: &Primitive,
+    hidden: &Primitive,
+    of_sums: &Primitive,
+    form: Form,
+) -> Option<WeightGradients<Flex>> {
+    match x.dtype() {
+        DType::F32 => of_weights::<f32>(x, hidden, of_sums, form),
+        DType::F64 => of_weights::<f64>(x, hidden, of_sums, form),
+        _ => None,
+    }
+}
+
+/// Of all weights, the products with `[x, 1, h]` over all time steps.
+fn of_weights<T: Function>(
     x: &Primitive,
     hidden: &Primitive,
     of_sums: &Primitive,
@@ -500,61 +365,81 @@ pub fn weight_gradients(
     let (inputs, units) = (x.shape()[1], hidden.shape()[1]);
     let columns = recurrence.blocks() * units;
     let x = contiguous(x);
-    let (x, hidden, of_sums) = (elements(&x)?, elements(hidden)?, elements(of_sums)?);
+    let (x, hidden, of_sums) = (x.as_slice::<T>()?, hidden.as_slice::<T>()?, of_sums.as_slice::<T>()?);
     let count = x.len() / inputs;
     let batch = count / form.steps;
     let (bias, end) = (inputs, inputs + 1 + units);
-    let factor = Grouped::new(count, end, |row, values| {
-        values[..inputs].copy_from_slice(&x[row * inputs..(row + 1) * inputs]);
-        values[bias] = 1.0;
-        // The state before the first time step is 0.
-        if row >= batch {
-            values[bias + 1..].copy_from_slice(&hidden[(row - batch) * units..(row - batch + 1) * units]);
-        }
-    });
-    let gradient = View { elements: of_sums, columns };
-    let strips = strips(recurrence.blocks(), units);
-    let product = |(block, columns): &(usize, Range<usize>)| {
-        let used = if recurrence.state_gates()[*block].is_some() { end } else { bias + 1 };
-        transposed_product(&factor, used, gradient, columns)
+    let ones = vec![T::from_f64(1.0); count];
+    // The state before the first time step is 0.
+    let before = &hidden[..(count - batch) * units];
+    let factors = [(x, inputs, 0), (&ones, 1, 0), (before, units, batch)];
+    let factors = factors.map(|(elements, columns, skipped)| Factor { rows: Rows { elements, columns }, skipped });
+    let gradient = Rows { elements: of_sums, columns };
+    // Of a block that has no weights from x or from h, only the bias and the rows of the other one.
+    let used = |block: usize| {
+        let first = if recurrence.input_gates()[block].is_some() { 0 } else { bias };
+        first..if recurrence.state_gates()[block].is_some() { end } else { bias + 1 }
     };
-    let mut products = vec![Vec::new(); strips.len()];
-    team::each(
-        strips.iter().zip(&mut products).collect(),
-        |(strip, place): (&(usize, Range<usize>), &mut Vec<f32>)| {
-            *place = product(strip);
-        },
-    );
+    let width = panel_width::<T>();
+    let of_panel = |first: usize| {
+        let (first, last) = (used(first / units), used((columns.min(first + width) - 1) / units));
+        first.start.min(last.start)..first.end.max(last.end)
+    };
+    let shares = shared_panels((0..columns).step_by(width).map(of_panel).collect());
+    let mut products = pool::take::<T>(end * columns);
+    let mut parts: Vec<(&Panels, Vec<&mut [T]>)> = shares.iter().map(|share| (share, Vec::new())).collect();
+    for mut row in products.chunks_exact_mut(columns) {
+        for (share, part) in &mut parts {
+            let (now, rest) = row.split_at_mut(row.len().min(share.used.len() * width));
+            part.push(now);
+            row = rest;
+        }
+    }
+    team::each(parts, |(share, mut out): (&Panels, Vec<&mut [T]>)| {
+        out.iter_mut().for_each(|row| row.fill(T::default()));
+        add_transposed_product(&factors, gradient, share, &mut out);
+    });
     // Some rows of the blocks that have a gate. The gates of a cell stand in the order of their blocks.
+    let gate_columns = recurrence.gates() * units;
     let joined = |rows: Range<usize>, gates: &[Option<usize>]| {
-        let mut joined = Vec::with_capacity(rows.len() * recurrence.gates() * units);
-        for row in rows {
-            let with_gate = strips.iter().zip(&products).filter(|((block, _), _)| gates[*block].is_some());
-            for ((_, columns), product) in with_gate {
-                joined.extend_from_slice(&product[row * columns.len()..(row + 1) * columns.len()]);
-            }
+        let mut joined = pool::take::<T>(rows.len() * gates.iter().flatten().count() * units);
+        let mut places = joined.chunks_exact_mut(units);
+        for row in products.chunks_exact(columns).take(rows.end).skip(rows.start) {
+            let with_gate = row.chunks_exact(units).zip(gates).filter(|(_, gate)| gate.is_some());
+            with_gate.zip(&mut places).for_each(|((from, _), place)| place.copy_from_slice(from));
         }
         joined
     };
     let (input_gates, state_gates) = (recurrence.input_gates(), recurrence.state_gates());
-    let gate_columns = recurrence.gates() * units;
     let inner_bias = match recurrence {
         Recurrence::Gru => joined(bias..bias + 1, &[None, None, None, Some(0)]),
-        Recurrence::Rnn(_) | Recurrence::Lstm => vec![0.0; units],
+        Recurrence::Rnn(_) | Recurrence::Lstm => vec![T::default(); units],
     };
-    Some(WeightGradients {
+    let found = WeightGradients {
         input: tensor(joined(0..inputs, input_gates), [inputs, gate_columns]),
         bias: tensor(joined(bias..bias + 1, input_gates), [gate_columns]),
         recurrent: tensor(joined(bias + 1..end, state_gates), [units, gate_columns]),
         inner_bias: tensor(inner_bias, [units]),
-    })
+    };
+    pool::give(products);
+    Some(found)
 }
 
-/// The columns of every block in pieces, each with the number of its block.
-fn strips(blocks: usize, units: usize) -> Vec<(usize, Range<usize>)> {
-    let pieces = |block: usize| {
-        let end = (block + 1) * units;
-        (block * units..end).step_by(STRIP).map(move |first| (block, first..end.min(first + STRIP)))
-    };
-    (0..blocks).flat_map(pieces).collect()
+/// Some panels for each thread, of which about as many rows are used.
+fn shared_panels(used: Vec<Range<usize>>) -> Vec<Panels> {
+    let total: usize = used.iter().map(Range::len).sum();
+    let mut shares: Vec<Panels> = Vec::new();
+    let mut before = 0;
+    for (number, used) in used.into_iter().enumerate() {
+        // By its middle, a panel is in the share of one thread.
+        let thread = (2 * before + used.len()) * team::threads() / (2 * total);
+        before += used.len();
+        if shares.len() <= thread {
+            shares.push(Panels { first: number, used: Vec::new() });
+        }
+        if let Some(share) = shares.last_mut() {
+            share.used.push(used);
+        }
+    }
+    shares
 }

@@ -78,15 +78,15 @@ real!(f64, f64s, splat_f64s, mul_add_e_f64s, add_f64s, abs_f64s, max_f64s, as_si
 const SIDE_BY_SIDE: usize = 2;
 
 /// Rows of a tile on machines with more than 16 vector registers, and on others.
-pub(super) const WIDE: usize = 8;
-/// The same of a first factor that is read row by row.
-const WIDEST: usize = 12;
+const WIDE: usize = 8;
+/// The same of a first factor that is read row by row, or that stands side by side.
+pub(super) const WIDEST: usize = 12;
 /// See [`WIDE`].
 pub(super) const NARROW: usize = 4;
 
 /// Numbers in a vector.
 #[inline(always)]
-fn lanes<S: Simd, T: Real>() -> usize {
+pub(super) fn lanes<S: Simd, T: Real>() -> usize {
     size_of::<T::Vector<S>>() / size_of::<T>()
 }
 
@@ -96,14 +96,20 @@ pub(super) fn has_many_registers<S: Simd>() -> bool {
     S::REGISTER_COUNT > 16
 }
 
-/// Columns of a panel and of a tile on this machine.
+/// Columns of a panel and of a tile.
+#[inline(always)]
+pub(super) fn tile_width<S: Simd, T: Real>() -> usize {
+    SIDE_BY_SIDE * lanes::<S, T>()
+}
+
+/// The same on this machine.
 pub(super) fn panel_width<T: Real>() -> usize {
     struct Width<T>(std::marker::PhantomData<T>);
     impl<T: Real> WithSimd for Width<T> {
         type Output = usize;
 
         fn with_simd<S: Simd>(self, _: S) -> usize {
-            SIDE_BY_SIDE * lanes::<S, T>()
+            tile_width::<S, T>()
         }
     }
     Arch::new().dispatch(Width::<T>(std::marker::PhantomData))
@@ -129,7 +135,8 @@ impl<'a, T> Rows<'a, T> {
         Self { elements: &self.elements[rows.start * self.columns..rows.end * self.columns], columns: self.columns }
     }
 
-    fn row(&self, row: usize) -> &'a [T] {
+    /// One of them.
+    pub fn row(&self, row: usize) -> &'a [T] {
         &self.elements[row * self.columns..][..self.columns]
     }
 }
@@ -250,6 +257,12 @@ pub fn multiply_transposed<T: Real>(x: Rows<'_, T>, inputs: Range<usize>, gradie
 /// A tile of a result, in registers.
 pub(super) type Tile<S, T, const ROWS: usize> = [[<T as Real>::Vector<S>; SIDE_BY_SIDE]; ROWS];
 
+/// Sums that nothing has been added to.
+#[inline(always)]
+fn zeros<S: Simd, T: Real, const ROWS: usize>(simd: S) -> Tile<S, T, ROWS> {
+    [[T::splat(simd, T::default()); SIDE_BY_SIDE]; ROWS]
+}
+
 /// Packed numbers that stay in the second cache, beside the rows that they are multiplied by.
 const PACKED: usize = 1 << 16;
 
@@ -261,7 +274,7 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(
     columns: &Range<usize>,
     out: &mut [&mut [T]],
 ) {
-    let (inner, width) = (x.columns, SIDE_BY_SIDE * lanes::<S, T>());
+    let (inner, width) = (x.columns, tile_width::<S, T>());
     let panels = columns.len().div_ceil(width).min((PACKED / (inner * width)).max(1));
     let mut packed = pool::take::<T>(panels * inner * width);
     for first in columns.clone().step_by(panels * width) {
@@ -283,10 +296,12 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(
                     }
                 };
                 match count {
-                    0..=2 => take(&tile::<S, T, 2>(simd, std::array::from_fn(at), panel)),
-                    3..=4 => take(&tile::<S, T, 4>(simd, std::array::from_fn(at), panel)),
-                    5..=8 if ROWS > 8 => take(&tile::<S, T, 8>(simd, std::array::from_fn(at), panel)),
-                    _ => take(&tile::<S, T, ROWS>(simd, std::array::from_fn(at), panel)),
+                    0..=2 => take(&tile::<S, T, 2>(simd, zeros::<S, T, 2>(simd), std::array::from_fn(at), panel)),
+                    3..=4 => take(&tile::<S, T, 4>(simd, zeros::<S, T, 4>(simd), std::array::from_fn(at), panel)),
+                    5..=8 if ROWS > 8 => {
+                        take(&tile::<S, T, 8>(simd, zeros::<S, T, 8>(simd), std::array::from_fn(at), panel));
+                    }
+                    _ => take(&tile::<S, T, ROWS>(simd, zeros::<S, T, ROWS>(simd), std::array::from_fn(at), panel)),
                 }
             }
         }
@@ -296,8 +311,8 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(
 
 /// Fills panels with some columns of a matrix, and the last one up with zeros.
 #[inline(always)]
-fn pack<S: Simd, T: Real>(matrix: Rows<'_, T>, columns: &Range<usize>, panels: &mut [T]) {
-    let (inner, width) = (matrix.count(), SIDE_BY_SIDE * lanes::<S, T>());
+pub(super) fn pack<S: Simd, T: Real>(matrix: Rows<'_, T>, columns: &Range<usize>, panels: &mut [T]) {
+    let (inner, width) = (matrix.count(), tile_width::<S, T>());
     // All panels of a row before the next one: the processor fetches what follows in memory.
     for (k, row) in matrix.elements.chunks_exact(matrix.columns).enumerate() {
         let (whole, _) = T::vectors::<S>(&row[columns.clone()]).as_chunks::<SIDE_BY_SIDE>();
@@ -316,7 +331,7 @@ fn pack<S: Simd, T: Real>(matrix: Rows<'_, T>, columns: &Range<usize>, panels: &
 }
 
 /// Fills panels with some rows of a matrix, which are columns of the transpose. Columns that are not there repeat the last one.
-fn pack_transposed<T: Real>(matrix: Rows<'_, T>, rows: &Range<usize>, width: usize, panels: &mut [T]) {
+pub(super) fn pack_transposed<T: Real>(matrix: Rows<'_, T>, rows: &Range<usize>, width: usize, panels: &mut [T]) {
     match width {
         32 => transpose::<T, 32>(matrix, rows, panels),
         16 => transpose::<T, 16>(matrix, rows, panels),
@@ -352,16 +367,16 @@ fn transpose<T: Real, const WIDTH: usize>(matrix: Rows<'_, T>, rows: &Range<usiz
     }
 }
 
-/// The sums over a panel's rows of the products with the numbers of as many rows of the first factor.
+/// Adds to the sums, over a panel's rows, the products with the numbers of as many rows of the first factor.
 #[inline(always)]
-fn tile<S: Simd, T: Real, const ROWS: usize>(
+pub(super) fn tile<S: Simd, T: Real, const ROWS: usize>(
     simd: S,
+    mut sums: Tile<S, T, ROWS>,
     factors: [&[T]; ROWS],
     panel: &[T::Vector<S>],
 ) -> Tile<S, T, ROWS> {
     let (panel, _) = panel.as_chunks::<SIDE_BY_SIDE>();
     assert!(factors.iter().all(|factor| factor.len() >= panel.len()));
-    let mut sums = [[T::splat(simd, T::default()); SIDE_BY_SIDE]; ROWS];
     for (k, weights) in panel.iter().enumerate() {
         for row in 0..ROWS {
             // SAFETY: k is below the length of the panel, and every factor has at least so many numbers, as is asserted above.
@@ -378,7 +393,7 @@ fn tile<S: Simd, T: Real, const ROWS: usize>(
 
 /// Writes the first `width` numbers of each row of a tile, which are almost always all.
 #[inline(always)]
-pub(super) fn store<S: Simd, T: Real>(
+fn store<S: Simd, T: Real>(
     simd: S,
     sums: &[[T::Vector<S>; SIDE_BY_SIDE]],
     out: &mut [T],
@@ -392,13 +407,7 @@ pub(super) fn store<S: Simd, T: Real>(
 
 /// Adds them instead.
 #[inline(always)]
-pub(super) fn add<S: Simd, T: Real>(
-    simd: S,
-    sums: &[[T::Vector<S>; SIDE_BY_SIDE]],
-    out: &mut [T],
-    columns: usize,
-    width: usize,
-) {
+fn add<S: Simd, T: Real>(simd: S, sums: &[[T::Vector<S>; SIDE_BY_SIDE]], out: &mut [T], columns: usize, width: usize) {
     for (row, sums) in sums.iter().enumerate() {
         put::<S, T>(simd, sums, &mut out[row * columns..][..width], T::add::<S>);
     }
@@ -406,12 +415,17 @@ pub(super) fn add<S: Simd, T: Real>(
 
 /// Puts a row of a tile where there may be less room than it takes.
 #[inline(always)]
-fn put<S: Simd, T: Real>(
+pub(super) fn put<S: Simd, T: Real>(
     simd: S,
     sums: &[T::Vector<S>],
     out: &mut [T],
     combine: impl Fn(S, T::Vector<S>, T::Vector<S>) -> T::Vector<S>,
 ) {
+    let whole = T::vectors_mut::<S>(out);
+    if whole.len() == sums.len() {
+        whole.iter_mut().zip(sums).for_each(|(place, sum)| *place = combine(simd, *sum, *place));
+        return;
+    }
     let lanes = lanes::<S, T>();
     for (sum, out) in sums.iter().zip(out.chunks_mut(lanes)) {
         let new = combine(simd, *sum, load::<S, T>(out));
@@ -427,7 +441,7 @@ fn put<S: Simd, T: Real>(
 
 /// A vector, filled up with zeros where there are fewer numbers.
 #[inline(always)]
-fn load<S: Simd, T: Real>(numbers: &[T]) -> T::Vector<S> {
+pub(super) fn load<S: Simd, T: Real>(numbers: &[T]) -> T::Vector<S> {
     if let [whole] = T::vectors::<S>(numbers) {
         return *whole;
     }
@@ -451,7 +465,7 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
     out: &mut [T],
 ) {
     let (rows, outputs) = (gradient.count(), gradient.columns);
-    let panel_width = SIDE_BY_SIDE * lanes::<S, T>();
+    let panel_width = tile_width::<S, T>();
     let mut panel = vec![T::default(); BLOCK.min(rows) * panel_width];
     let mut tail = vec![[T::default(); ROWS]; if inputs.len().is_multiple_of(ROWS) { 0 } else { BLOCK.min(rows) }];
     for start in (0..rows).step_by(BLOCK) {
@@ -481,18 +495,6 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
     }
 }
 
-/// Copies numbers to the beginning of a place, vector by vector where there are whole ones.
-#[inline(always)]
-pub(super) fn copy<S: Simd, T: Real>(from: &[T], to: &mut [T]) {
-    let lanes = lanes::<S, T>();
-    for (from, to) in from.chunks(lanes).zip(to.chunks_mut(lanes)) {
-        match (T::vectors::<S>(from), T::vectors_mut::<S>(to)) {
-            ([from], [to]) => *to = *from,
-            _ => to[..from.len()].copy_from_slice(from),
-        }
-    }
-}
-
 /// The sums over a panel's rows of the products with `ROWS` numbers of each row of the first factor, whose rows have so many
 /// columns.
 #[inline(always)]
@@ -503,7 +505,7 @@ pub(super) fn transposed_tile<S: Simd, T: Real, const ROWS: usize>(
     panel: &[T::Vector<S>],
 ) -> Tile<S, T, ROWS> {
     let (panel, _) = panel.as_chunks::<SIDE_BY_SIDE>();
-    let mut sums = [[T::splat(simd, T::default()); SIDE_BY_SIDE]; ROWS];
+    let mut sums = zeros::<S, T, ROWS>(simd);
     for (weights, x) in panel.iter().zip(factor.chunks(columns)) {
         let Some(x) = x.first_chunk::<ROWS>() else {
             break;

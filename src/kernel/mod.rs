@@ -3,6 +3,8 @@
 //! The stock form is written with Burn's tensor operations and runs on every device. The fused form is taken where
 //! the backend has one; a test holds the two to the same numbers.
 
+#[cfg(feature = "flex")]
+mod cell;
 mod cross_entropy;
 mod dense;
 #[cfg(feature = "flex")]
@@ -35,6 +37,8 @@ mod summary;
 #[cfg(feature = "flex")]
 mod team;
 mod update;
+#[cfg(feature = "flex")]
+mod vector;
 
 pub use cross_entropy::{CostForm, CostOps, softmax_cross_entropy};
 pub use dense::{DenseCall, DenseForm, DenseOps, DenseParameters, Elementwise, WantedOfDense, affine, dense};

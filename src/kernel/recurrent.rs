@@ -15,9 +15,9 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata
 use burn::tensor::{Shape, Slice, Tensor};
 
 use super::Activated;
-#[cfg(feature = "flex")]
-use super::flex_recurrent;
 use super::layer::{by_unit, minus_from_one, stock_activated, stock_activated_backward, sum_by_unit};
+#[cfg(feature = "flex")]
+use super::{flex_dense, flex_recurrent};
 use crate::config::Kernels;
 
 /// The cells. s is the sigmoid; x stands for `x W + b`.
@@ -453,8 +453,13 @@ impl RecurrentOps for burn::backend::Flex {
         of_sums: FloatTensor<Self>,
         form: Form,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let gradients = flex_recurrent::weight_gradients(&x, &hidden, &of_sums, form)
-            .unwrap_or_else(|| stock_weight_gradients::<Self>(x, hidden, &of_sums, form));
+        let gradients = match flex_recurrent::weight_gradients(&x, &hidden, &of_sums, form) {
+            Some(gradients) => {
+                [hidden, of_sums].into_iter().for_each(flex_dense::recycle);
+                gradients
+            }
+            None => stock_weight_gradients::<Self>(x, hidden, &of_sums, form),
+        };
         in_order::<Self>(gradients)
     }
 }
@@ -640,7 +645,7 @@ pub fn recurrent(x: Tensor<2>, parameters: RecurrentParameters, form: Form, want
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use burn::backend::Flex;
-    use burn::tensor::TensorData;
+    use burn::tensor::{DType, TensorData};
 
     use super::*;
 
@@ -668,13 +673,15 @@ mod tests {
         cells.flat_map(form).collect()
     }
 
+    /// The largest difference between the forms, of the largest element.
     #[track_caller]
     fn assert_close(fused: &Primitive, stock: &Primitive, what: &str) {
+        let tolerance = if stock.dtype() == DType::F64 { 1e-13 } else { 3e-6 };
         let (fused, stock) = (fused.clone().into_data(), stock.clone().into_data());
         assert_eq!(fused.shape(), stock.shape(), "{what}");
         let scale = stock.iter::<f64>().fold(0.0, |largest: f64, x| largest.max(x.abs()));
         for (a, b) in fused.iter::<f64>().zip(stock.iter::<f64>()) {
-            assert!((a - b).abs() <= 3e-6 * scale, "{what}: {a} and {b} of {scale}");
+            assert!((a - b).abs() <= tolerance * scale, "{what}: {a} and {b} of {scale}");
         }
     }
 
@@ -691,13 +698,28 @@ mod tests {
 
     const INPUTS: usize = 7;
 
+    fn in_f64(x: Primitive) -> Primitive {
+        Primitive::from_data(x.into_data().convert::<f64>())
+    }
+
     #[test]
     fn fused_and_stock_recurrences_agree() {
+        compare_forms(|x| x);
+    }
+
+    #[test]
+    fn fused_and_stock_recurrences_agree_in_f64() {
+        compare_forms(in_f64);
+    }
+
+    fn compare_forms(cast: fn(Primitive) -> Primitive) {
         for form in forms() {
             let what = format!("{form:?}");
-            let x = primitive(2, STEPS * BATCH, INPUTS, 1.5);
-            let weights = weights(INPUTS, form.recurrence);
-            let fused = flex_recurrent::recurrent(&x, &weights, form).expect("f32");
+            let x = cast(primitive(2, STEPS * BATCH, INPUTS, 1.5));
+            let Weights { input, bias, recurrent, inner_bias } = weights(INPUTS, form.recurrence);
+            let [input, bias, recurrent, inner_bias] = [input, bias, recurrent, inner_bias].map(cast);
+            let weights = Weights { input, bias, recurrent, inner_bias };
+            let fused = flex_recurrent::recurrent(&x, &weights, form).expect("floats");
             let left = fused.clone();
             let stock = stock_recurrent::<Flex>(x.clone(), weights.clone(), form);
             assert_close(&fused.hidden, &stock.hidden, &what);
@@ -708,17 +730,17 @@ mod tests {
                 assert_close(&fused.cells, &stock.cells, &what);
             }
             let answers = if form.answers_every_step { STEPS * BATCH } else { BATCH };
-            let gradient = primitive(11, answers, UNITS, 1.0);
+            let gradient = cast(primitive(11, answers, UNITS, 1.0));
             let back = flex_recurrent::recurrent_backward(&gradient, &weights.recurrent, left, form, false);
             assert!(back.is_ok(), "{what}: the backward pass takes what the forward pass leaves");
             let fused = flex_recurrent::recurrent_backward(&gradient, &weights.recurrent, stock.clone(), form, true);
-            let fused = fused.expect("f32");
+            let fused = fused.expect("floats");
             let found = stock_recurrent_backward::<Flex>(&gradient, weights.recurrent, &stock, form, true);
             assert_eq!(fused.len(), found.len(), "{what}");
             for (fused, found) in fused.iter().zip(&found) {
                 assert_close(fused, found, &what);
             }
-            let fused = flex_recurrent::weight_gradients(&x, &stock.hidden, &found[0], form).expect("f32");
+            let fused = flex_recurrent::weight_gradients(&x, &stock.hidden, &found[0], form).expect("floats");
             let stock = stock_weight_gradients::<Flex>(x, stock.hidden, &found[0], form);
             assert_close(&fused.input, &stock.input, &what);
             assert_close(&fused.bias, &stock.bias, &what);
