@@ -244,7 +244,9 @@ pub fn multiply_transposed<T: Real>(x: Rows<'_, T>, inputs: Range<usize>, gradie
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { x, inputs, gradient, out } = self;
-            if has_many_registers::<S>() {
+            if has_many_registers::<S>() && x.columns >= FAR_APART {
+                by_grouped_inputs::<S, T, WIDE>(simd, x, &inputs, gradient, out);
+            } else if has_many_registers::<S>() {
                 by_inputs::<S, T, WIDE>(simd, x, &inputs, gradient, out);
             } else {
                 by_inputs::<S, T, NARROW>(simd, x, &inputs, gradient, out);
@@ -264,7 +266,7 @@ fn zeros<S: Simd, T: Real, const ROWS: usize>(simd: S) -> Tile<S, T, ROWS> {
 }
 
 /// Packed numbers that stay in the second cache, beside the rows that they are multiplied by.
-const PACKED: usize = 1 << 16;
+const PACKED: usize = 1 << 15;
 
 #[inline(always)]
 fn by_panels<S: Simd, T: Real, const ROWS: usize>(
@@ -483,7 +485,7 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
                     for (place, row) in tail.iter_mut().zip(start..end) {
                         place[..count].copy_from_slice(&x.elements[row * x.columns + input..][..count]);
                     }
-                    transposed_tile(simd, tail.as_flattened(), ROWS, panel)
+                    grouped_tile(simd, &tail, panel)
                 };
                 if start == 0 {
                     store(simd, &sums[..count], out, outputs, width);
@@ -493,6 +495,73 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
             }
         }
     }
+}
+
+/// From so many columns on the numbers that a tile takes of the rows of x want the same few places of the nearest cache: they are put
+/// side by side first, and multiplied by all panels before the next ones.
+const FAR_APART: usize = 256;
+
+#[inline(always)]
+fn by_grouped_inputs<S: Simd, T: Real, const ROWS: usize>(
+    simd: S,
+    x: Rows<'_, T>,
+    inputs: &Range<usize>,
+    gradient: Rows<'_, T>,
+    out: &mut [T],
+) {
+    let (rows, outputs, width) = (gradient.count(), gradient.columns, tile_width::<S, T>());
+    let at_a_time = BLOCK.min(rows);
+    let panels = outputs.div_ceil(width).min((PACKED / (at_a_time * width)).max(1));
+    let mut packed = pool::take::<T>(panels * at_a_time * width);
+    let mut group = vec![[T::default(); ROWS]; at_a_time];
+    for start in (0..rows).step_by(BLOCK) {
+        let end = rows.min(start + BLOCK);
+        for first in (0..outputs).step_by(panels * width) {
+            let now = first..outputs.min(first + panels * width);
+            pack::<S, T>(gradient.some(&(start..end)), &now, &mut packed);
+            for input in inputs.clone().step_by(ROWS) {
+                let count = ROWS.min(inputs.end - input);
+                for (place, row) in group.iter_mut().zip(start..end) {
+                    let numbers = &x.row(row)[input..input + count];
+                    match numbers.first_chunk::<ROWS>() {
+                        Some(whole) => *place = *whole,
+                        None => place[..count].copy_from_slice(numbers),
+                    }
+                }
+                let out = &mut out[(input - inputs.start) * outputs..];
+                for (first, panel) in now.clone().step_by(width).zip(packed.chunks_exact((end - start) * width)) {
+                    let (width, out) = (width.min(outputs - first), &mut out[first..]);
+                    let sums: Tile<S, T, ROWS> = grouped_tile(simd, &group, T::vectors::<S>(panel));
+                    if start == 0 {
+                        store(simd, &sums[..count], out, outputs, width);
+                    } else {
+                        add(simd, &sums[..count], out, outputs, width);
+                    }
+                }
+            }
+        }
+    }
+    pool::give(packed);
+}
+
+/// The sums over a panel's rows of the products with `ROWS` numbers for each of them.
+#[inline(always)]
+fn grouped_tile<S: Simd, T: Real, const ROWS: usize>(
+    simd: S,
+    group: &[[T; ROWS]],
+    panel: &[T::Vector<S>],
+) -> Tile<S, T, ROWS> {
+    let (panel, _) = panel.as_chunks::<SIDE_BY_SIDE>();
+    let mut sums = [[T::splat(simd, T::default()); SIDE_BY_SIDE]; ROWS];
+    for (weights, x) in panel.iter().zip(group) {
+        for row in 0..ROWS {
+            let x = T::splat(simd, x[row]);
+            for place in 0..SIDE_BY_SIDE {
+                sums[row][place] = T::multiply_add(simd, x, weights[place], sums[row][place]);
+            }
+        }
+    }
+    sums
 }
 
 /// The sums over a panel's rows of the products with `ROWS` numbers of each row of the first factor, whose rows have so many
