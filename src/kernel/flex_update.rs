@@ -9,8 +9,8 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 use multiversion::multiversion;
 
-use super::Reading;
-use super::flex::{Sums, fast_sums, finite_sums};
+use super::Norm;
+use super::flex::{Sums, finite_sums, square_sum};
 use super::flex_layer::owned;
 use super::update::{Measured, Moments, Rule, Update};
 use super::{pool, team};
@@ -24,20 +24,20 @@ pub fn is_ours<const D: usize>(value: &Tensor<D>) -> bool {
     value.dtype() == DType::F32 && value.try_into_primitive::<Flex>().is_ok()
 }
 
-/// What is summed up of a gradient, of the parameter before the update, and of its change.
+/// What is summed up of a gradient, and the squares of the parameter before the update and of its change.
 #[derive(Clone, Copy, Debug, Default)]
 struct UpdateSums {
     gradient: Sums,
-    weight: Sums,
-    change: Sums,
+    weight: f64,
+    change: f64,
 }
 
 impl UpdateSums {
     fn merge(self, other: &Self) -> Self {
         Self {
             gradient: self.gradient.merge(other.gradient),
-            weight: self.weight.merge(other.weight),
-            change: self.change.merge(other.change),
+            weight: self.weight + other.weight,
+            change: self.change + other.change,
         }
     }
 }
@@ -84,7 +84,8 @@ pub fn updated<const D: usize>(
     gradient: Tensor<D>,
     moments: &mut Moments,
     update: &Update<'_>,
-) -> Result<(Tensor<D>, Option<Measured>), Tensor<D>> {
+    measured: &mut Measured,
+) -> Result<Tensor<D>, Tensor<D>> {
     let Ok(gradient) = gradient.try_into_primitive::<Flex>() else {
         return Err(value);
     };
@@ -125,9 +126,11 @@ pub fn updated<const D: usize>(
         }
     }
     team::each(items, |piece| change(piece, numbers, update.is_measured));
-    let measured = update.is_measured.then(|| measured(&sums, pieces));
+    if update.is_measured {
+        measure(&sums, pieces, measured);
+    }
     pool::recycle::<f32>(gradient);
-    Ok((Tensor::from_primitive::<Flex>(value), measured))
+    Ok(Tensor::from_primitive::<Flex>(value))
 }
 
 /// The next numbers of a buffer, or none of an empty one.
@@ -174,13 +177,13 @@ fn begin(moments: &mut Moments, update: &Update<'_>, count: usize) -> Numbers {
     }
 }
 
-fn measured(sums: &[UpdateSums], pieces: usize) -> Measured {
-    let of_seed = |sums: &[UpdateSums]| sums.iter().fold(UpdateSums::default(), UpdateSums::merge);
-    let totals: Vec<UpdateSums> = sums.chunks(pieces.max(1)).map(of_seed).collect();
-    let norms = |total: &UpdateSums| [total.weight.norm(), total.change.norm()].concat();
-    Measured {
-        gradient: Reading::Host(totals.iter().flat_map(|total| total.gradient.gradient_summary()).collect()),
-        update: Reading::Host(totals.iter().flat_map(norms).collect()),
+/// Adds what was summed up of each seed.
+fn measure(sums: &[UpdateSums], pieces: usize, measured: &mut Measured) {
+    for sums in sums.chunks(pieces.max(1)) {
+        let total = sums.iter().fold(UpdateSums::default(), UpdateSums::merge);
+        measured.gradients.extend(total.gradient.gradient_summary());
+        measured.updates.extend(Norm::of_squares(total.weight));
+        measured.updates.extend(Norm::of_squares(total.change));
     }
 }
 
@@ -200,9 +203,9 @@ fn change(piece: Piece<'_>, numbers: Numbers, is_measured: bool) {
         before.copy_from_slice(weights);
         let moments = (first.next().unwrap_or_default(), second.next().unwrap_or_default());
         apply(numbers, weights, gradient, moments, factor);
-        let weight = fast_sums(before);
+        let weight = square_sum(before);
         subtract_from(weights, before);
-        *sums = sums.merge(&UpdateSums { gradient: finite_sums(gradient), weight, change: fast_sums(before) });
+        *sums = sums.merge(&UpdateSums { gradient: finite_sums(gradient), weight, change: square_sum(before) });
     }
 }
 
