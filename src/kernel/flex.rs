@@ -17,7 +17,7 @@ use multiversion::target::target_cfg_f;
 use super::{FlatParts, Norm, pool, team};
 
 /// Independent partial sums: a vector register of f32 and two of f64.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Elements that are summed up in several ways one after the other, of whole rows.
 const BLOCK: usize = 4096;
@@ -87,78 +87,95 @@ fn with_square(sum: f64, x: f32, has_fused: bool) -> f64 {
     if has_fused { x.mul_add(x, sum) } else { sum + x * x }
 }
 
+/// Adds squares by lanes.
+#[inline(always)]
+pub(super) fn add_squares_to(sums: &mut [f64; LANES], x: &[f32; LANES], has_fused: bool) {
+    for lane in 0..LANES {
+        sums[lane] = with_square(sums[lane], x[lane], has_fused);
+    }
+}
+
 /// Largest absolute element, squares and zeros by lanes.
-#[derive(Default)]
-struct Lanes {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lanes {
     max_abs: [f32; LANES],
     square_sum: [f64; LANES],
     zeros: [u32; LANES],
 }
 
+impl Lanes {
+    #[inline(always)]
+    pub(super) fn add(&mut self, x: &[f32; LANES], has_fused: bool) {
+        for (largest, x) in self.max_abs.iter_mut().zip(x) {
+            *largest = if x.abs() > *largest { x.abs() } else { *largest };
+        }
+        add_squares_to(&mut self.square_sum, x, has_fused);
+        for (zeros, x) in self.zeros.iter_mut().zip(x) {
+            *zeros += u32::from(*x == 0.0);
+        }
+    }
+
+    /// Adds fewer numbers than there are lanes.
+    #[inline(always)]
+    pub(super) fn add_rest(&mut self, rest: &[f32], has_fused: bool) {
+        for (lane, x) in rest.iter().enumerate() {
+            self.max_abs[lane] = self.max_abs[lane].max(x.abs());
+            self.square_sum[lane] = with_square(self.square_sum[lane], *x, has_fused);
+            self.zeros[lane] += u32::from(*x == 0.0);
+        }
+    }
+
+    /// The sums over the finite ones of the elements that were added, and the number of the others.
+    pub(super) fn total(&self, elements: &[f32]) -> Sums {
+        let square_sum: f64 = self.square_sum.iter().sum();
+        // Squares of finite f32 cannot overflow an f64, so that the sum tells whether all are finite.
+        if !square_sum.is_finite() {
+            let finite: Vec<f32> = elements.iter().copied().filter(|x| x.is_finite()).collect();
+            return Sums { nonfinite: (elements.len() - finite.len()) as u64, ..finite_sums(&finite) };
+        }
+        Sums {
+            max_abs: self.max_abs.into_iter().fold(0.0, f32::max),
+            square_sum,
+            zeros: self.zeros.iter().map(|count| u64::from(*count)).sum(),
+            nonfinite: 0,
+        }
+    }
+}
+
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn add_elements(elements: &[f32], lanes: &mut Lanes) {
     let has_fused = target_cfg_f!(target_feature = "fma");
-    let Lanes { mut max_abs, mut square_sum, mut zeros } = *lanes;
+    let mut sums = *lanes;
     let (chunks, rest) = elements.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            let magnitude = chunk[lane].abs();
-            max_abs[lane] = if magnitude > max_abs[lane] { magnitude } else { max_abs[lane] };
-        }
-        for lane in 0..LANES {
-            square_sum[lane] = with_square(square_sum[lane], chunk[lane], has_fused);
-        }
-        for lane in 0..LANES {
-            zeros[lane] += u32::from(chunk[lane] == 0.0);
-        }
-    }
-    for (lane, x) in rest.iter().enumerate() {
-        max_abs[lane] = max_abs[lane].max(x.abs());
-        square_sum[lane] = with_square(square_sum[lane], *x, has_fused);
-        zeros[lane] += u32::from(*x == 0.0);
-    }
-    *lanes = Lanes { max_abs, square_sum, zeros };
+    chunks.iter().for_each(|chunk| sums.add(chunk, has_fused));
+    sums.add_rest(rest, has_fused);
+    *lanes = sums;
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn add_squares(elements: &[f32], lanes: &mut [f64; LANES]) {
     let has_fused = target_cfg_f!(target_feature = "fma");
-    let mut square_sum = *lanes;
+    let mut sums = *lanes;
     let (chunks, rest) = elements.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            square_sum[lane] = with_square(square_sum[lane], chunk[lane], has_fused);
-        }
-    }
-    for (sum, x) in square_sum.iter_mut().zip(rest) {
+    chunks.iter().for_each(|chunk| add_squares_to(&mut sums, chunk, has_fused));
+    for (sum, x) in sums.iter_mut().zip(rest) {
         *sum = with_square(*sum, *x, has_fused);
     }
-    *lanes = square_sum;
+    *lanes = sums;
 }
 
 /// The sum of the squares, which is not finite where an element is not.
-pub(super) fn square_sum(elements: &[f32]) -> f64 {
+fn square_sum(elements: &[f32]) -> f64 {
     let mut lanes = [0.0; LANES];
     add_squares(elements, &mut lanes);
     lanes.iter().sum()
 }
 
 /// The sums over the finite elements, and the number of the others.
-pub(super) fn finite_sums(elements: &[f32]) -> Sums {
+fn finite_sums(elements: &[f32]) -> Sums {
     let mut lanes = Lanes::default();
     add_elements(elements, &mut lanes);
-    let sums = Sums {
-        max_abs: lanes.max_abs.into_iter().fold(0.0, f32::max),
-        square_sum: lanes.square_sum.iter().sum(),
-        zeros: lanes.zeros.iter().map(|count| u64::from(*count)).sum(),
-        nonfinite: 0,
-    };
-    // Squares of finite f32 cannot overflow an f64, so that the sum tells whether all are finite.
-    if sums.square_sum.is_finite() {
-        return sums;
-    }
-    let finite: Vec<f32> = elements.iter().copied().filter(|x| x.is_finite()).collect();
-    Sums { nonfinite: (elements.len() - finite.len()) as u64, ..finite_sums(&finite) }
+    lanes.total(elements)
 }
 
 /// The squares of all elements by lanes, and the sums of the columns. Columns are taken as many at a time as there are lanes, whose sums
@@ -174,9 +191,7 @@ fn add_delta(rows: &[f32], column_sums: &mut [f64], lanes: &mut [f64; LANES]) {
         let mut sums = *column_sums;
         for row in rows.chunks_exact(columns) {
             let Some(x) = row[panel * LANES..].first_chunk::<LANES>() else { break };
-            for lane in 0..LANES {
-                square_sum[lane] = with_square(square_sum[lane], x[lane], has_fused);
-            }
+            add_squares_to(&mut square_sum, x, has_fused);
             for lane in 0..LANES {
                 sums[lane] += f64::from(x[lane]);
             }
@@ -222,9 +237,7 @@ fn add_activation(rows: &[f32], flat: FlatParts, largest: &mut [f32], lanes: &mu
             for lane in 0..LANES {
                 sum[lane] += f64::from(x[lane]);
             }
-            for lane in 0..LANES {
-                square_sum[lane] = with_square(square_sum[lane], x[lane], has_fused);
-            }
+            add_squares_to(&mut square_sum, x, has_fused);
             for lane in 0..LANES {
                 saturated[lane] += u32::from((x[lane] <= flat.low) | (x[lane] >= flat.high));
             }

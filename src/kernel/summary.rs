@@ -155,7 +155,7 @@ fn norm(max_abs: f64, scaled_square_sum: f64) -> Norm {
 /// Summarizes gradients, of each seed; each six numbers become a [`GradientSummary`].
 pub fn gradient_summaries(gradients: Vec<Tensor<1>>, seeds: usize) -> Reading {
     #[cfg(feature = "flex")]
-    if let Some(reading) = fused::<_, 6>(&gradients, seeds, super::flex::gradient_summary) {
+    if let Some(reading) = fused::<_, 6>(&gradients, seeds, elements(&gradients), super::flex::gradient_summary) {
         return reading;
     }
     Reading::Device(of_each_seed(gradients, seeds, stock_gradient_summary))
@@ -164,7 +164,7 @@ pub fn gradient_summaries(gradients: Vec<Tensor<1>>, seeds: usize) -> Reading {
 /// Summarizes parameters before and after an update, of equal lengths, of each seed; each four numbers become an [`UpdateSummary`].
 pub fn update_summaries(pairs: Vec<(Tensor<1>, Tensor<1>)>, seeds: usize) -> Reading {
     #[cfg(feature = "flex")]
-    if let Some(reading) = fused::<_, 4>(&pairs, seeds, super::flex::update_summary) {
+    if let Some(reading) = fused::<_, 4>(&pairs, seeds, usize::MAX, super::flex::update_summary) {
         return reading;
     }
     let parts = |(before, after)| parts(before, seeds).zip(parts(after, seeds)).collect::<Vec<_>>();
@@ -176,7 +176,7 @@ pub fn update_summaries(pairs: Vec<(Tensor<1>, Tensor<1>)>, seeds: usize) -> Rea
 /// Summarizes deltas `[seeds x batch, units]`, of each seed; each four numbers become a [`DeltaSummary`].
 pub fn delta_summaries(deltas: Vec<Tensor<2>>, seeds: usize) -> Reading {
     #[cfg(feature = "flex")]
-    if let Some(reading) = fused::<_, 4>(&deltas, seeds, super::flex::delta_summary) {
+    if let Some(reading) = fused::<_, 4>(&deltas, seeds, elements(&deltas), super::flex::delta_summary) {
         super::flex::recycle(deltas);
         return reading;
     }
@@ -186,9 +186,9 @@ pub fn delta_summaries(deltas: Vec<Tensor<2>>, seeds: usize) -> Reading {
 /// Summarizes activations `[seeds x batch, units]`, of each seed; each four numbers become an [`ActivationSummary`].
 pub fn activation_summaries(activations: Vec<Tensor<2>>, seeds: usize, flat: FlatParts) -> Reading {
     #[cfg(feature = "flex")]
-    if let Some(reading) =
-        fused::<_, 4>(&activations, seeds, |activation, out| super::flex::activation_summary(activation, flat, out))
-    {
+    if let Some(reading) = fused::<_, 4>(&activations, seeds, elements(&activations), |activation, out| {
+        super::flex::activation_summary(activation, flat, out)
+    }) {
         super::flex::recycle(activations);
         return reading;
     }
@@ -264,7 +264,9 @@ impl GlobalNorm {
 /// The norm of all gradients as one vector; not a number if an element is not finite. Nothing waits for the device.
 pub fn global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     #[cfg(feature = "flex")]
-    if let Some(Reading::Host(summaries)) = fused::<_, 6>(gradients, 1, super::flex::gradient_summary) {
+    if let Some(Reading::Host(summaries)) =
+        fused::<_, 6>(gradients, 1, elements(gradients), super::flex::gradient_summary)
+    {
         return GlobalNorm::Host(host_global_norm(&summaries));
     }
     stock_global_norm(gradients)
@@ -297,18 +299,30 @@ pub fn stock_global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     GlobalNorm::Device(Tensor::cat(vec![max_abs, relative], 0))
 }
 
+/// Elements that are not worth a second thread, which may be asleep.
+#[cfg(feature = "flex")]
+const FEW: usize = 1 << 16;
+
+/// The elements of all tensors.
+#[cfg(feature = "flex")]
+fn elements<const D: usize>(tensors: &[Tensor<D>]) -> usize {
+    tensors.iter().map(|tensor| tensor.dims().iter().product::<usize>()).sum()
+}
+
 /// `None` if the tensors are of a backend without a fused form. A summary has `N` numbers for each seed. Threads take one tensor after
 /// the other.
 #[cfg(feature = "flex")]
 fn fused<T: Sync, const N: usize>(
     inputs: &[T],
     seeds: usize,
+    elements: usize,
     summarize: impl Fn(&T, &mut [f64]) -> Option<()> + Sync,
 ) -> Option<Reading> {
     let mut numbers = vec![0.0; inputs.len() * seeds * N];
     let mut found = vec![None; inputs.len()];
     let outputs = numbers.chunks_exact_mut(seeds * N).zip(&mut found);
-    super::team::each(inputs.iter().zip(outputs).collect(), |(input, (out, found)): (&T, (&mut [f64], &mut _))| {
+    let items = inputs.iter().zip(outputs).collect();
+    super::team::each_unless(elements < FEW, items, |(input, (out, found)): (&T, (&mut [f64], &mut _))| {
         *found = summarize(input, out);
     });
     found.into_iter().collect::<Option<()>>().map(|()| Reading::Host(numbers))
