@@ -65,6 +65,8 @@ pub struct LossMeasurement {
 pub struct PendingStep {
     /// The step, from 0.
     pub step: usize,
+    /// Whether it is measured, and not only checked or dumped.
+    pub is_measured: bool,
     /// The gradients of the parameters.
     pub gradients: gradient::Measurement,
     /// The weights and the updates of the same parameters, in the same order, read as [`UpdateSummary`].
@@ -177,7 +179,9 @@ impl Probe {
     pub fn keep_step(&mut self, mut step: PendingStep) {
         self.tensors = step.tensors.take();
         self.coverage = step.coverage.take().or(self.coverage.take());
-        self.steps.push(step);
+        if step.is_measured {
+            self.steps.push(step);
+        }
     }
 
     /// The tensors of the last step, if it is to be dumped.
@@ -211,25 +215,27 @@ impl Probe {
     ///
     /// If the device cannot be read.
     pub fn read(&mut self) -> Result<Rows, ReadError> {
-        Ok(self.read_each()?.pop().unwrap_or_default())
+        Ok(self.read_each()?.next().unwrap_or_default())
     }
 
-    /// Reads everything that is pending; returns the rows of each run. Waits for the device.
+    /// Reads everything that is pending; returns the rows of one run after the other, so that those of many runs do not take memory at
+    /// the same time. Waits for the device.
     ///
     /// # Errors
     ///
     /// If the device cannot be read.
-    pub fn read_each(&mut self) -> Result<Vec<Rows>, ReadError> {
+    pub fn read_each(&mut self) -> Result<impl Iterator<Item = Rows>, ReadError> {
         let mut readings = Vec::new();
         let headers = self.take(&mut readings);
         let numbers = fetch(readings)?;
         let runs = self.run_ids.len();
-        let rows_of = |(run, run_id): (usize, &String)| {
-            let mut rows = headers.fill(&mut Numbers::of_run(&numbers, run, runs), &self.parameters, self.function);
+        let this = &*self;
+        let rows_of = move |(run, run_id): (usize, &String)| {
+            let mut rows = headers.fill(&mut Numbers::of_run(&numbers, run, runs), &this.parameters, this.function);
             rows.set_run_id(run_id);
             rows
         };
-        Ok(self.run_ids.iter().enumerate().map(rows_of).collect())
+        Ok(this.run_ids.iter().enumerate().map(rows_of))
     }
 
     /// Moves all readings behind the others and keeps what the rows need beside them.

@@ -62,7 +62,7 @@ pub fn make_step(
     let in_one_pass = is_alone && optimizer.as_mut().is_some_and(|optimizer| optimizer.has_one_pass(&network));
     let mut pending = PendingStep::default();
     if let Some((probe, step)) = measured {
-        pending.step = *step;
+        (pending.step, pending.is_measured) = (*step, true);
         pending.layers = layer::measure(trace, &mut gradients, probe.function(), probe.wants_units(), seeds);
     }
     let gradients = GradientsParams::from_grads(gradients, &network);
