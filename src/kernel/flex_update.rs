@@ -345,3 +345,74 @@ fn follow(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::kernel::{GradientSummary, UpdateSummary};
+
+    const RULES: [Rule; 5] = [
+        Rule::Sgd,
+        Rule::Momentum { momentum: 0.9 },
+        Rule::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8 },
+        Rule::RmsProp { smoothing: 0.9, momentum: 0.0, epsilon: 1e-8 },
+        Rule::RmsProp { smoothing: 0.9, momentum: 0.5, epsilon: 1e-8 },
+    ];
+
+    /// Numbers without a pattern, a few of which are 0.
+    fn numbers(seed: usize, count: usize) -> Vec<f32> {
+        (0..count).map(|i| (((i + seed) * 7919 + seed * seed) % 1013 / 10) as f32 / 50.0 - 1.0).collect()
+    }
+
+    fn l2(numbers: impl Iterator<Item = f32>) -> f64 {
+        numbers.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+    }
+
+    #[track_caller]
+    fn assert_close(found: Option<f64>, expected: f64) {
+        let found = found.expect("finite");
+        assert!((found - expected).abs() <= 1e-14 * expected, "{found}, expected {expected}");
+    }
+
+    #[test]
+    fn to_measure_an_update_changes_no_bit_of_it_and_finds_the_norms_of_every_seed() {
+        // No multiple of the lanes, and longer than a piece.
+        for (rule, length) in RULES.into_iter().flat_map(|rule| [5, 37, PIECE + 3].map(|length| (rule, length))) {
+            let tensor = |numbers: &[f32]| Tensor::<1>::from_floats(numbers, &Device::flex());
+            let mut moments = [Moments::default(), Moments::default()];
+            let mut weights = numbers(1, 2 * length);
+            for step in 2..5 {
+                let gradients = numbers(step, 2 * length);
+                let mut measured = Measured::default();
+                let after = [false, true].map(|is_measured| {
+                    let update = Update { rule, rate: 0.01, factors: &[1.0, 0.5], is_measured };
+                    let moments = &mut moments[usize::from(is_measured)];
+                    let after = updated(tensor(&weights), tensor(&gradients), moments, &update, &mut measured);
+                    after.expect("on the CPU").into_data().try_to_vec::<f32>().expect("numbers")
+                });
+                assert_eq!(after[0], after[1], "{rule:?}");
+                for (seed, summary) in measured.gradients.chunks_exact(6).map(GradientSummary::from_reading).enumerate()
+                {
+                    let gradients = &gradients[seed * length..][..length];
+                    assert_close(summary.norm.l2(), l2(gradients.iter().copied()));
+                    let largest = gradients.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+                    assert_eq!(summary.norm.max_abs, f64::from(largest));
+                    assert_eq!(summary.zeros, gradients.iter().filter(|x| **x == 0.0).count() as u64);
+                }
+                assert_eq!(measured.updates.len(), 2 * 4);
+                for (seed, summary) in measured.updates.chunks_exact(4).map(UpdateSummary::from_reading).enumerate() {
+                    let of_seed = seed * length..(seed + 1) * length;
+                    let (before, after) = (&weights[of_seed.clone()], &after[1][of_seed]);
+                    assert_close(summary.weight.l2(), l2(before.iter().copied()));
+                    assert_close(
+                        summary.update.l2(),
+                        l2(before.iter().zip(after).map(|(before, after)| after - before)),
+                    );
+                }
+                weights.clone_from(&after[1]);
+            }
+        }
+    }
+}

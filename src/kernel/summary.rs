@@ -439,7 +439,7 @@ mod tests {
     fn the_summaries_of_seeds_are_those_of_their_rows() {
         // Three seeds of 13 rows.
         let x = tensor(&samples()[..39 * 67], 67);
-        let of_seed = |seed: usize| x.clone().slice([13 * seed..13 * (seed + 1)]);
+        let of_seed = |seed: usize| x.clone().slice(s![13 * seed..13 * (seed + 1)]);
         let flat = FlatParts { low: -1.0, high: 2.0 };
         let deltas = read(delta_summaries(vec![x.clone(), x.clone() * 2.0], 3));
         let activations = read(activation_summaries(vec![x.clone()], 3, flat));
