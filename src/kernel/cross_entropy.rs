@@ -8,9 +8,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Shape, Tensor};
 
-#[cfg(feature = "flex")]
-use super::flex_cross_entropy;
 use super::layer::{by_seed, joined};
+#[cfg(feature = "flex")]
+use super::{flex_cross_entropy, flex_dense};
 use crate::config::Kernels;
 
 /// How a cost is taken.
@@ -102,8 +102,14 @@ impl CostOps for burn::backend::Flex {
         gradient: FloatTensor<Self>,
         form: CostForm,
     ) -> FloatTensor<Self> {
-        flex_cross_entropy::backward(&softmax, &targets, &gradient, form)
-            .unwrap_or_else(|| stock_softmax_cross_entropy_backward::<Self>(softmax, targets, gradient, form))
+        match flex_cross_entropy::backward(&softmax, &targets, &gradient, form) {
+            Some(found) => {
+                // Nobody looks at it any more.
+                flex_dense::recycle(softmax);
+                found
+            }
+            None => stock_softmax_cross_entropy_backward::<Self>(softmax, targets, gradient, form),
+        }
     }
 }
 

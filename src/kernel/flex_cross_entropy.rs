@@ -11,6 +11,7 @@ use multiversion::multiversion;
 use super::cross_entropy::CostForm;
 use super::flex_layer::{contiguous, tensor};
 use super::number::Number;
+use super::{pool, team};
 use crate::config::Kernels;
 
 type Primitive = FloatTensor<Flex>;
@@ -42,27 +43,36 @@ fn costs<T: Exponential>(outputs: &Primitive, targets: &Primitive, form: CostFor
     if classes == 0 || rows == 0 {
         return None;
     }
-    let mut softmax = outputs.to_vec();
-    for row in softmax.chunks_exact_mut(classes) {
+    let mut softmax = pool::take::<T>(rows * classes);
+    let mut costs = vec![T::default(); form.seeds];
+    let size = rows / form.seeds * classes;
+    let of_seeds = outputs.chunks_exact(size).zip(targets.chunks_exact(size)).zip(softmax.chunks_exact_mut(size));
+    team::each(of_seeds.zip(&mut costs).collect(), |(((outputs, targets), softmax), cost): (_, &mut T)| {
+        *cost = mean_cost(outputs, targets, softmax, classes);
+    });
+    Some((tensor::<T, 1>(costs, [form.seeds]), tensor(softmax, [rows, classes])))
+}
+
+/// The mean cost of the rows of a seed; their softmax is written.
+fn mean_cost<T: Exponential>(outputs: &[T], targets: &[T], softmax: &mut [T], classes: usize) -> T {
+    let mut shifted = outputs.to_vec();
+    for row in shifted.chunks_exact_mut(classes) {
         let largest = row.iter().fold(row[0], |largest, x| if *x > largest { *x } else { largest });
         row.iter_mut().for_each(|x| *x = *x - largest);
     }
-    let shifted = softmax.clone();
-    T::exponentials(&mut softmax);
-    let mut costs = vec![0.0; form.seeds];
-    let of_seed = rows / form.seeds;
-    let pieces =
-        softmax.chunks_exact_mut(classes).zip(shifted.chunks_exact(classes)).zip(targets.chunks_exact(classes));
-    for (number, ((row, shifted), targets)) in pieces.enumerate() {
+    softmax.copy_from_slice(&shifted);
+    T::exponentials(softmax);
+    let rows = softmax.chunks_exact_mut(classes).zip(shifted.chunks_exact(classes)).zip(targets.chunks_exact(classes));
+    let mut sum_of_costs = 0.0;
+    for ((row, shifted), targets) in rows {
         let sum = row.iter().fold(T::default(), |sum, x| sum + *x);
         let logarithm = sum.logarithm();
         let cost = shifted.iter().zip(targets).fold(T::default(), |cost, (x, t)| cost + (logarithm - *x) * *t);
-        costs[number / of_seed] += cost.into_f64();
+        sum_of_costs += cost.into_f64();
         let share = T::from_f64(1.0) / sum;
         row.iter_mut().for_each(|x| *x = *x * share);
     }
-    let costs = costs.into_iter().map(|cost| T::from_f64(cost / of_seed as f64)).collect();
-    Some((tensor::<T, 1>(costs, [form.seeds]), tensor(softmax, [rows, classes])))
+    T::from_f64(sum_of_costs / (outputs.len() / classes) as f64)
 }
 
 fn gradients<T: Exponential>(
@@ -76,7 +86,7 @@ fn gradients<T: Exponential>(
     let (softmax, targets) = (softmax.as_slice::<T>()?, targets.as_slice::<T>()?);
     let gradient = gradient.as_slice::<T>()?;
     let of_seed = rows / form.seeds;
-    let mut found = vec![T::default(); softmax.len()];
+    let mut found = pool::take::<T>(softmax.len());
     let pieces = found.chunks_exact_mut(classes).zip(softmax.chunks_exact(classes)).zip(targets.chunks_exact(classes));
     for (number, ((found, softmax), targets)) in pieces.enumerate() {
         let sum = targets.iter().fold(T::default(), |sum, t| sum + *t);

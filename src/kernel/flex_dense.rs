@@ -228,7 +228,8 @@ fn backward<T: Vectorized>(
     let mut gradient = owned::<T>(gradient);
     let mut of_x = pool::take::<T>(if wanted.of_x { rows * inputs } else { 0 });
     let mut of_weight = pool::take::<T>(if wanted.of_weight { seeds * inputs * units } else { 0 });
-    let mut of_bias = vec![T::default(); seeds * units];
+    // The update gives it back as it does the others.
+    let mut of_bias = pool::zeros::<T>(seeds * units);
     let mut of_slope = vec![T::default(); seeds];
     let mut of_x_parts = of_x.chunks_exact_mut(batch * inputs);
     let mut of_weight_parts = of_weight.chunks_exact_mut(inputs * units);

@@ -249,7 +249,7 @@ fn input_gradients<T: Columns>(
         let (of_gamma, of_beta) = part.split_at_mut(units);
         T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
     });
-    let (mut of_gamma, mut of_beta) = (vec![T::default(); seeds * units], vec![T::default(); seeds * units]);
+    let (mut of_gamma, mut of_beta) = (pool::zeros::<T>(seeds * units), pool::zeros::<T>(seeds * units));
     let sums = of_gamma.chunks_exact_mut(units).zip(of_beta.chunks_exact_mut(units));
     for (parts, (of_gamma, of_beta)) in parts.chunks_exact(shape.pieces() * 2 * units).zip(sums) {
         for part in parts.chunks_exact(2 * units) {

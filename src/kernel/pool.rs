@@ -81,6 +81,13 @@ pub fn take<T: Pooled>(length: usize) -> Vec<T> {
     if length < LEAST_LENGTH { vec![T::default(); length] } else { T::with(|buffers| buffers.take(length)) }
 }
 
+/// So many zeros.
+pub fn zeros<T: Pooled>(length: usize) -> Vec<T> {
+    let mut buffer = take(length);
+    buffer.fill(T::default());
+    buffer
+}
+
 /// Keeps a buffer for the next who asks for as many numbers.
 pub fn give<T: Pooled>(buffer: Vec<T>) {
     T::with(|buffers| buffers.give(buffer));

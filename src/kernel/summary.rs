@@ -3,22 +3,35 @@
 //! Norms are right for elements from 1e-38 to 1e38: a sum of squares would overflow above 1.8e19 and vanish below
 //! 1e-23, so the elements are divided by the largest one first, and the norm is finished in f64 on the host.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData, s};
 
 /// Numbers that a device owes. On the CPU they are there at once; elsewhere they stay on the device, so that one
-/// transfer can bring many.
+/// transfer can bring many. Those of several tensors come one after the other, of each as many.
 #[derive(Clone, Debug)]
 pub enum Reading {
     /// Already on the host.
     Host(Vec<f64>),
-    /// A vector on the device.
-    Device(Tensor<1>),
+    /// Vectors on the device, one after the other.
+    Device(Vec<Tensor<1>>),
 }
 
-/// The Euclidean norm of a vector as its largest absolute element and the sum of squares relative to that.
+impl Default for Reading {
+    fn default() -> Self {
+        Self::Host(Vec::new())
+    }
+}
+
+impl From<Tensor<1>> for Reading {
+    fn from(tensor: Tensor<1>) -> Self {
+        Self::Device(vec![tensor])
+    }
+}
+
+/// The Euclidean norm of a vector as its largest absolute element and the sum of squares relative to that. Where squares of f32 are summed
+/// up in f64, which has room for them, and nobody asks for the largest element, 1 stands in its place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
-    /// The largest absolute element.
+    /// The largest absolute element, or 1.
     pub max_abs: f64,
     /// The sum of (x / `max_abs`)^2; 0 for a vector of zeros.
     pub scaled_square_sum: f64,
@@ -37,7 +50,14 @@ impl Norm {
     }
 
     /// From a sum of squares in f64, which neither overflows nor vanishes for f32 elements.
-    pub(super) fn from_square_sum(max_abs: f32, square_sum: f64) -> [f64; 2] {
+    #[cfg(feature = "flex")]
+    pub(super) fn of_squares(square_sum: f64) -> [f64; 2] {
+        [1.0, square_sum]
+    }
+
+    /// The same with the largest absolute element.
+    #[cfg(feature = "flex")]
+    pub(super) fn relative_to_largest(max_abs: f32, square_sum: f64) -> [f64; 2] {
         let max_abs = f64::from(max_abs);
         let relative = if max_abs > 0.0 { square_sum / (max_abs * max_abs) } else { square_sum };
         [max_abs, relative]
@@ -132,40 +152,62 @@ fn norm(max_abs: f64, scaled_square_sum: f64) -> Norm {
     Norm { max_abs, scaled_square_sum }
 }
 
-/// Summarizes gradients; each reading becomes a [`GradientSummary`].
-pub fn gradient_summaries(gradients: Vec<Tensor<1>>) -> Vec<Reading> {
+/// Summarizes gradients, of each seed; each six numbers become a [`GradientSummary`].
+pub fn gradient_summaries(gradients: Vec<Tensor<1>>, seeds: usize) -> Reading {
     #[cfg(feature = "flex")]
-    if let Some(readings) = fused(&gradients, super::flex::gradient_summary) {
-        return readings;
+    if let Some(reading) = fused::<_, 6>(&gradients, seeds, elements(&gradients), super::flex::gradient_summary) {
+        return reading;
     }
-    gradients.into_iter().map(|gradient| Reading::Device(stock_gradient_summary(gradient))).collect()
+    Reading::Device(of_each_seed(gradients, seeds, stock_gradient_summary))
 }
 
-/// Summarizes parameters before and after an update, of equal lengths; each reading becomes an [`UpdateSummary`].
-pub fn update_summaries(pairs: Vec<(Tensor<1>, Tensor<1>)>) -> Vec<Reading> {
+/// Summarizes parameters before and after an update, of equal lengths, of each seed; each four numbers become an [`UpdateSummary`].
+pub fn update_summaries(pairs: Vec<(Tensor<1>, Tensor<1>)>, seeds: usize) -> Reading {
     #[cfg(feature = "flex")]
-    if let Some(readings) = fused(&pairs, super::flex::update_summary) {
-        return readings;
+    if let Some(reading) = fused::<_, 4>(&pairs, seeds, usize::MAX, super::flex::update_summary) {
+        return reading;
     }
-    pairs.into_iter().map(|(before, after)| Reading::Device(stock_update_summary(before, after))).collect()
+    let parts = |(before, after)| parts(before, seeds).zip(parts(after, seeds)).collect::<Vec<_>>();
+    Reading::Device(
+        pairs.into_iter().flat_map(parts).map(|(before, after)| stock_update_summary(before, after)).collect(),
+    )
 }
 
-/// Summarizes deltas `[batch, units]`; each reading becomes a [`DeltaSummary`].
-pub fn delta_summaries(deltas: Vec<Tensor<2>>) -> Vec<Reading> {
+/// Summarizes deltas `[seeds x batch, units]`, of each seed; each four numbers become a [`DeltaSummary`].
+pub fn delta_summaries(deltas: Vec<Tensor<2>>, seeds: usize) -> Reading {
     #[cfg(feature = "flex")]
-    if let Some(readings) = fused(&deltas, super::flex::delta_summary) {
-        return readings;
+    if let Some(reading) = fused::<_, 4>(&deltas, seeds, elements(&deltas), super::flex::delta_summary) {
+        super::flex::recycle(deltas);
+        return reading;
     }
-    deltas.into_iter().map(|delta| Reading::Device(stock_delta_summary(delta))).collect()
+    Reading::Device(of_each_seed(deltas, seeds, stock_delta_summary))
 }
 
-/// Summarizes activations `[batch, units]`; each reading becomes an [`ActivationSummary`].
-pub fn activation_summaries(activations: Vec<Tensor<2>>, flat: FlatParts) -> Vec<Reading> {
+/// Summarizes activations `[seeds x batch, units]`, of each seed; each four numbers become an [`ActivationSummary`].
+pub fn activation_summaries(activations: Vec<Tensor<2>>, seeds: usize, flat: FlatParts) -> Reading {
     #[cfg(feature = "flex")]
-    if let Some(readings) = fused(&activations, |activation| super::flex::activation_summary(activation, flat)) {
-        return readings;
+    if let Some(reading) = fused::<_, 4>(&activations, seeds, elements(&activations), |activation, out| {
+        super::flex::activation_summary(activation, flat, out)
+    }) {
+        super::flex::recycle(activations);
+        return reading;
     }
-    activations.into_iter().map(|activation| Reading::Device(stock_activation_summary(activation, flat))).collect()
+    Reading::Device(of_each_seed(activations, seeds, |activation| stock_activation_summary(activation, flat)))
+}
+
+/// The rows of each seed.
+fn parts<const D: usize>(x: Tensor<D>, seeds: usize) -> impl Iterator<Item = Tensor<D>> {
+    let rows = x.dims()[0] / seeds;
+    (0..seeds).map(move |seed| if seeds == 1 { x.clone() } else { x.clone().slice(s![seed * rows..(seed + 1) * rows]) })
+}
+
+/// The summaries of the parts of each seed, tensor after tensor.
+fn of_each_seed<const D: usize>(
+    tensors: Vec<Tensor<D>>,
+    seeds: usize,
+    summarize: impl Fn(Tensor<D>) -> Tensor<1>,
+) -> Vec<Tensor<1>> {
+    tensors.into_iter().flat_map(|tensor| parts(tensor, seeds)).map(summarize).collect()
 }
 
 /// The norms of the blocks that a tensor `[blocks x rows, columns]` consists of; read as the two numbers of a [`Norm`] for
@@ -175,7 +217,7 @@ pub fn block_norms(x: &Tensor<2>, blocks: usize) -> Reading {
     if let Some(norms) = super::flex::block_norms(x, blocks) {
         return Reading::Host(norms);
     }
-    Reading::Device(stock_block_norms(x.clone(), blocks))
+    stock_block_norms(x.clone(), blocks).into()
 }
 
 /// The norms of a reading of [`block_norms`].
@@ -197,7 +239,7 @@ pub fn gate_summary(gates: &Tensor<2>, steps: usize, units: usize, places: &[usi
     let open = mean(by_step.clone().greater_elem(1.0 - GATE_EDGE).float());
     let all: Tensor<3> = Tensor::stack(vec![mean(by_step), closed, open], 2);
     let wanted = places.iter().map(|place| all.clone().slice([0..steps, *place..place + 1])).collect();
-    Reading::Device(Tensor::cat(wanted, 1).reshape([-1]))
+    Tensor::cat(wanted, 1).reshape([-1]).into()
 }
 
 /// The norm of several vectors as one.
@@ -214,7 +256,7 @@ impl GlobalNorm {
     pub fn into_reading(self) -> Reading {
         match self {
             Self::Host(norm) => Reading::Host(vec![norm.max_abs, norm.scaled_square_sum]),
-            Self::Device(norm) => Reading::Device(norm),
+            Self::Device(norm) => norm.into(),
         }
     }
 }
@@ -222,16 +264,17 @@ impl GlobalNorm {
 /// The norm of all gradients as one vector; not a number if an element is not finite. Nothing waits for the device.
 pub fn global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     #[cfg(feature = "flex")]
-    if let Some(summaries) = gradients.iter().map(super::flex::gradient_summary).collect::<Option<Vec<_>>>() {
+    if let Some(Reading::Host(summaries)) =
+        fused::<_, 6>(gradients, 1, elements(gradients), super::flex::gradient_summary)
+    {
         return GlobalNorm::Host(host_global_norm(&summaries));
     }
     stock_global_norm(gradients)
 }
 
 #[cfg(feature = "flex")]
-fn host_global_norm(summaries: &[Vec<f64>]) -> Norm {
-    let summaries: Vec<GradientSummary> =
-        summaries.iter().map(|values| GradientSummary::from_reading(values)).collect();
+fn host_global_norm(summaries: &[f64]) -> Norm {
+    let summaries: Vec<GradientSummary> = summaries.chunks_exact(6).map(GradientSummary::from_reading).collect();
     if summaries.iter().any(|summary| summary.nonfinite > 0) {
         return norm(f64::NAN, f64::NAN);
     }
@@ -256,14 +299,33 @@ pub fn stock_global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     GlobalNorm::Device(Tensor::cat(vec![max_abs, relative], 0))
 }
 
-/// `None` if the tensors are of a backend without a fused form. Threads take one tensor after the other.
+/// Elements that are not worth a second thread, which may be asleep.
 #[cfg(feature = "flex")]
-fn fused<T: Sync>(inputs: &[T], summarize: impl Fn(&T) -> Option<Vec<f64>> + Sync) -> Option<Vec<Reading>> {
-    let mut found: Vec<Option<Vec<f64>>> = vec![None; inputs.len()];
-    super::team::each(inputs.iter().zip(&mut found).collect(), |(input, found): (&T, &mut Option<Vec<f64>>)| {
-        *found = summarize(input);
+const FEW: usize = 1 << 16;
+
+/// The elements of all tensors.
+#[cfg(feature = "flex")]
+fn elements<const D: usize>(tensors: &[Tensor<D>]) -> usize {
+    tensors.iter().map(|tensor| tensor.dims().iter().product::<usize>()).sum()
+}
+
+/// `None` if the tensors are of a backend without a fused form. A summary has `N` numbers for each seed. Threads take one tensor after
+/// the other.
+#[cfg(feature = "flex")]
+fn fused<T: Sync, const N: usize>(
+    inputs: &[T],
+    seeds: usize,
+    elements: usize,
+    summarize: impl Fn(&T, &mut [f64]) -> Option<()> + Sync,
+) -> Option<Reading> {
+    let mut numbers = vec![0.0; inputs.len() * seeds * N];
+    let mut found = vec![None; inputs.len()];
+    let outputs = numbers.chunks_exact_mut(seeds * N).zip(&mut found);
+    let items = inputs.iter().zip(outputs).collect();
+    super::team::each_unless(elements < FEW, items, |(input, (out, found)): (&T, (&mut [f64], &mut _))| {
+        *found = summarize(input, out);
     });
-    found.into_iter().map(|found| found.map(Reading::Host)).collect()
+    found.into_iter().collect::<Option<()>>().map(|()| Reading::Host(numbers))
 }
 
 /// Counts travel as two numbers of this base, because an f32 holds whole numbers only up to 2^24.
@@ -346,10 +408,10 @@ mod tests {
         tensor(values, values.len()).reshape([-1])
     }
 
-    fn read(mut readings: Vec<Reading>) -> Vec<f64> {
-        match readings.remove(0) {
+    fn read(reading: Reading) -> Vec<f64> {
+        match reading {
             Reading::Host(values) => values,
-            Reading::Device(tensor) => values_of(&tensor.into_data()),
+            Reading::Device(tensors) => tensors.into_iter().flat_map(stock).collect(),
         }
     }
 
@@ -369,6 +431,33 @@ mod tests {
         }
     }
 
+    fn norms(values: &[f64]) -> Vec<f64> {
+        norms_from_reading(values).into_iter().map(|norm| norm.l2().expect("finite")).collect()
+    }
+
+    #[test]
+    fn the_summaries_of_seeds_are_those_of_their_rows() {
+        // Three seeds of 13 rows.
+        let x = tensor(&samples()[..39 * 67], 67);
+        let of_seed = |seed: usize| x.clone().slice(s![13 * seed..13 * (seed + 1)]);
+        let flat = FlatParts { low: -1.0, high: 2.0 };
+        let deltas = read(delta_summaries(vec![x.clone(), x.clone() * 2.0], 3));
+        let activations = read(activation_summaries(vec![x.clone()], 3, flat));
+        let flattened: Tensor<1> = x.clone().reshape([-1]);
+        let gradients = read(gradient_summaries(vec![flattened.clone()], 3));
+        let updates = read(update_summaries(vec![(flattened.clone(), flattened + 1.0)], 3));
+        for seed in 0..3 {
+            let x = of_seed(seed);
+            let flattened: Tensor<1> = x.clone().reshape([-1]);
+            assert_eq!(deltas[4 * seed..][..4], read(delta_summaries(vec![x.clone()], 1)));
+            assert_eq!(deltas[12 + 4 * seed..][..4], read(delta_summaries(vec![x.clone() * 2.0], 1)));
+            assert_eq!(activations[4 * seed..][..4], read(activation_summaries(vec![x], 1, flat)));
+            assert_eq!(gradients[6 * seed..][..6], read(gradient_summaries(vec![flattened.clone()], 1)));
+            let update = read(update_summaries(vec![(flattened.clone(), flattened + 1.0)], 1));
+            assert_eq!(updates[4 * seed..][..4], update);
+        }
+    }
+
     #[test]
     fn fused_and_stock_summaries_agree() {
         let x = tensor(&samples(), 67);
@@ -377,16 +466,16 @@ mod tests {
         let rectified = burn::tensor::activation::relu(x.clone() - 4.9);
         let flat = FlatParts { low: 0.0, high: f32::INFINITY };
         assert_close(
-            &read(gradient_summaries(vec![flattened.clone()])),
+            &read(gradient_summaries(vec![flattened.clone()], 1)),
             &stock(stock_gradient_summary(flattened.clone())),
         );
         assert_close(
-            &read(update_summaries(vec![(flattened.clone(), moved.clone())])),
-            &stock(stock_update_summary(flattened, moved)),
+            &norms(&read(update_summaries(vec![(flattened.clone(), moved.clone())], 1))),
+            &norms(&stock(stock_update_summary(flattened, moved))),
         );
-        assert_close(&read(delta_summaries(vec![x.clone()])), &stock(stock_delta_summary(x)));
+        assert_close(&norms(&read(delta_summaries(vec![x.clone()], 1))), &norms(&stock(stock_delta_summary(x))));
         assert_close(
-            &read(activation_summaries(vec![rectified.clone()], flat)),
+            &read(activation_summaries(vec![rectified.clone()], 1, flat)),
             &stock(stock_activation_summary(rectified, flat)),
         );
     }
@@ -396,14 +485,14 @@ mod tests {
         for size in [1e-30_f32, 1.0, 1e30] {
             let vectors = || vec![vector(&[3.0 * size, 0.0]), vector(&[0.0; 3]), vector(&[-4.0 * size])];
             for norm in [global_norm(&vectors()), stock_global_norm(&vectors())] {
-                let read = read(vec![norm.into_reading()]);
+                let read = read(norm.into_reading());
                 let l2 = Norm { max_abs: read[0], scaled_square_sum: read[1] }.l2().expect("finite");
                 assert!((l2 / (5.0 * f64::from(size)) - 1.0).abs() < 1e-6, "{size:e}: {l2:e}");
             }
         }
         let vectors = || vec![vector(&[1.0, f32::INFINITY]), vector(&[1.0])];
         for norm in [global_norm(&vectors()), stock_global_norm(&vectors())] {
-            let read = read(vec![norm.into_reading()]);
+            let read = read(norm.into_reading());
             assert_eq!(Norm { max_abs: read[0], scaled_square_sum: read[1] }.l2(), None);
         }
     }
@@ -412,11 +501,11 @@ mod tests {
     fn a_tensor_longer_than_a_task_is_summed_whole() {
         let values: Vec<f32> = (0..100_003).map(|i| (i % 7) as f32).collect();
         let expected = values.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
-        let summary = GradientSummary::from_reading(&read(gradient_summaries(vec![vector(&values)])));
+        let summary = GradientSummary::from_reading(&read(gradient_summaries(vec![vector(&values)], 1)));
         assert!((summary.norm.l2().expect("finite") / expected - 1.0).abs() < 1e-12);
         assert_eq!(summary.zeros, 100_003_u64.div_ceil(7));
         let after = vector(&values) + 1.0;
-        let update = UpdateSummary::from_reading(&read(update_summaries(vec![(vector(&values), after)])));
+        let update = UpdateSummary::from_reading(&read(update_summaries(vec![(vector(&values), after)], 1)));
         assert!((update.update.l2().expect("finite") / 100_003_f64.sqrt() - 1.0).abs() < 1e-12);
     }
 
@@ -425,9 +514,9 @@ mod tests {
         let x = tensor(&samples(), 67);
         let view = x.slice([3..9, 10..40]);
         let copy = Tensor::<2>::from_data(view.to_data(), &Device::flex());
-        assert_eq!(read(delta_summaries(vec![view])), read(delta_summaries(vec![copy.clone()])));
+        assert_eq!(read(delta_summaries(vec![view], 1)), read(delta_summaries(vec![copy.clone()], 1)));
         let transposed = Tensor::<2>::from_data(copy.clone().transpose().to_data(), &Device::flex());
-        assert_eq!(read(delta_summaries(vec![copy.transpose()])), read(delta_summaries(vec![transposed])));
+        assert_eq!(read(delta_summaries(vec![copy.transpose()], 1)), read(delta_summaries(vec![transposed], 1)));
     }
 
     #[test]
@@ -435,7 +524,7 @@ mod tests {
         for magnitude in [1e-38_f32, 1e-30, 1e-20, 1.0, 1e20, 1e38] {
             let x = vector(&[magnitude; 12]);
             let expected = f64::from(magnitude) * 12f64.sqrt();
-            for values in [read(gradient_summaries(vec![x.clone()])), stock(stock_gradient_summary(x))] {
+            for values in [read(gradient_summaries(vec![x.clone()], 1)), stock(stock_gradient_summary(x))] {
                 let summary = GradientSummary::from_reading(&values);
                 let norm = summary.norm.l2().expect("finite");
                 assert!((norm / expected - 1.0).abs() < 1e-6, "{magnitude:e}: {norm:e}, expected {expected:e}");
@@ -447,12 +536,13 @@ mod tests {
     #[test]
     fn zeros_and_values_that_are_not_finite_are_counted() {
         let x = vector(&[0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.0, 4.0, 0.0, 0.0]);
-        for values in [read(gradient_summaries(vec![x.clone()])), stock(stock_gradient_summary(x.clone()))] {
+        for values in [read(gradient_summaries(vec![x.clone()], 1)), stock(stock_gradient_summary(x.clone()))] {
             let summary = GradientSummary::from_reading(&values);
             assert_eq!((summary.zeros, summary.nonfinite), (4, 3));
             assert_eq!(summary.norm.l2(), Some(5.0));
         }
-        let values = [read(update_summaries(vec![(x.clone(), x.clone())])), stock(stock_update_summary(x.clone(), x))];
+        let values =
+            [read(update_summaries(vec![(x.clone(), x.clone())], 1)), stock(stock_update_summary(x.clone(), x))];
         for update in values.map(|values| UpdateSummary::from_reading(&values)) {
             assert_eq!((update.weight.l2(), update.update.l2()), (None, None));
         }
@@ -462,7 +552,7 @@ mod tests {
     fn a_unit_that_is_zero_for_all_examples_is_dead() {
         let activation = tensor(&[0.0, 1.0, 0.0, 2.0, 0.0, 0.0], 2);
         let flat = FlatParts { low: 0.0, high: f32::INFINITY };
-        let summary = ActivationSummary::from_reading(&read(activation_summaries(vec![activation], flat)));
+        let summary = ActivationSummary::from_reading(&read(activation_summaries(vec![activation], 1, flat)));
         assert_eq!(summary.dead_fraction, 0.5);
         assert!((summary.saturated_fraction - 4.0 / 6.0).abs() < 1e-7);
         assert!((summary.mean - 0.5).abs() < 1e-7);

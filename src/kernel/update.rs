@@ -5,7 +5,6 @@
 
 use burn::tensor::Tensor;
 
-use super::Reading;
 #[cfg(feature = "flex")]
 use super::flex_update;
 
@@ -63,13 +62,13 @@ pub struct Update<'a> {
     pub is_measured: bool,
 }
 
-/// What an update was, of each seed.
-#[derive(Clone, Debug)]
+/// What updates were, one parameter after the other, and of each one seed after the other.
+#[derive(Clone, Debug, Default)]
 pub struct Measured {
-    /// Of the gradient, before the factor; read as [`GradientSummary`](super::GradientSummary).
-    pub gradient: Reading,
-    /// Of the parameter and the update; read as [`UpdateSummary`](super::UpdateSummary).
-    pub update: Reading,
+    /// Of the gradients, before the factor; each six numbers become a [`GradientSummary`](super::GradientSummary).
+    pub gradients: Vec<f64>,
+    /// Of the parameters and the updates; each four numbers become an [`UpdateSummary`](super::UpdateSummary).
+    pub updates: Vec<f64>,
 }
 
 /// Whether a tensor lies where operations have fused forms: in the memory of this machine, as f32.
@@ -83,8 +82,8 @@ pub fn has_fused_forms<const D: usize>(value: &Tensor<D>) -> bool {
     }
 }
 
-/// The parameter after an update, outside the graph, and what was measured; `Err` gives it back where [`has_fused_forms`] is
-/// false. It changes in place if nobody else holds it.
+/// The parameter after an update, outside the graph; `Err` gives it back where [`has_fused_forms`] is false. It changes in place if
+/// nobody else holds it. What is measured is added to `measured`.
 ///
 /// # Errors
 ///
@@ -94,12 +93,13 @@ pub fn updated<const D: usize>(
     gradient: Tensor<D>,
     moments: &mut Moments,
     update: &Update<'_>,
-) -> Result<(Tensor<D>, Option<Measured>), Tensor<D>> {
+    measured: &mut Measured,
+) -> Result<Tensor<D>, Tensor<D>> {
     #[cfg(feature = "flex")]
-    return flex_update::updated(value, gradient, moments, update);
+    return flex_update::updated(value, gradient, moments, update, measured);
     #[cfg(not(feature = "flex"))]
     {
-        let _ = (gradient, moments, update);
+        let _ = (gradient, moments, update, measured);
         Err(value)
     }
 }

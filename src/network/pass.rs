@@ -25,6 +25,8 @@ pub struct BatchStatistics {
 struct Trace {
     layers: Vec<LayerTrace>,
     wants: Wanted,
+    /// The value of all leaves that nobody looks at, `[1, 1]`.
+    leaf: Option<Tensor<2>>,
 }
 
 /// What a traced pass leaves behind beside deltas and activations.
@@ -79,7 +81,7 @@ impl Pass {
 
     /// Training, and every layer leaves a trace.
     pub fn traced(wants: Wanted) -> Self {
-        Self { trace: Some(Trace { layers: Vec::new(), wants }), ..Self::training() }
+        Self { trace: Some(Trace { layers: Vec::new(), wants, leaf: None }), ..Self::training() }
     }
 
     /// Evaluation: batch norm takes its running statistics, or, before the first step, those of the split.
@@ -145,8 +147,10 @@ impl Pass {
     /// Of the layer that began last: a leaf whose gradient becomes that with respect to its pre-activations, if they are wanted. The
     /// value is not looked at.
     pub(super) fn delta_leaf(&mut self, x: &Tensor<2>) -> Option<Tensor<2>> {
-        let layer = self.trace.as_mut()?.layers.last_mut()?;
-        let leaf = Tensor::zeros([1, 1], (&x.device(), x.dtype())).require_grad();
+        let trace = self.trace.as_mut()?;
+        let layer = trace.layers.last_mut()?;
+        let zero = || Tensor::<2>::zeros([1, 1], (&x.device(), x.dtype())).inner();
+        let leaf = Tensor::from_inner(trace.leaf.get_or_insert_with(zero).clone()).require_grad();
         layer.offset = Some(leaf.clone());
         Some(leaf)
     }

@@ -76,12 +76,6 @@ impl<const D: usize> Stacked for Tensor<D> {
     }
 }
 
-impl<T: Stacked> Stacked for (T, T) {
-    fn part(&self, seeds: usize, place: usize) -> Self {
-        (self.0.part(seeds, place), self.1.part(seeds, place))
-    }
-}
-
 /// The values of all parameters in the order of the module, outside the graph.
 fn values(network: &Network) -> Vec<Tensor<1>> {
     let mut visitor = Values(Vec::new());

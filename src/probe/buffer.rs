@@ -1,11 +1,13 @@
 //! Readings that wait on the device, and the rows that they become.
 
+use burn::module::ParamId;
 use burn::tensor::{Tensor, Transaction};
 
-use super::{NamedTensor, Schedule, clip, coverage, gradient, layer, recurrence, seeds};
+use super::seeds::Numbers;
+use super::{NamedTensor, Schedule, clip, coverage, finite, gradient, layer};
 use crate::config::{ActivationFunction, ProbeConfig};
-use crate::kernel::{ActivationSummary, DeltaSummary, GradientSummary, Reading, UpdateSummary, values_of};
-use crate::network::{Wanted, flat_parts, has_dead_units};
+use crate::kernel::{GradientSummary, Reading, UpdateSummary, values_of};
+use crate::network::{Network, Wanted};
 use crate::schema::{ActivationRow, GateRow, GradientCoverage, GradientRow, StepPhase, StepRow, UnitRow};
 
 /// The device could not be read: it was lost, or ran out of memory.
@@ -23,6 +25,8 @@ pub struct Probe {
     function: ActivationFunction,
     /// Of a training; without one every step that the probe is handed is measured.
     schedule: Option<Schedule>,
+    /// What the parameters are called, known from the first measured step on.
+    parameters: Vec<gradient::Parameter>,
     losses: Vec<PendingLoss>,
     steps: Vec<PendingStep>,
     coverage: Option<coverage::Measurement>,
@@ -61,14 +65,16 @@ pub struct LossMeasurement {
 pub struct PendingStep {
     /// The step, from 0.
     pub step: usize,
-    /// The gradient of every parameter.
-    pub gradients: Vec<gradient::Measurement>,
-    /// The weight and the update of every parameter, in the same order.
-    pub updates: Vec<Reading>,
+    /// Whether it is measured, and not only checked or dumped.
+    pub is_measured: bool,
+    /// The gradients of the parameters.
+    pub gradients: gradient::Measurement,
+    /// The weights and the updates of the same parameters, in the same order, read as [`UpdateSummary`].
+    pub updates: Reading,
     /// Whether the step changed the parameters.
     pub is_updated: bool,
     /// The layers.
-    pub layers: Vec<layer::Measurement>,
+    pub layers: layer::Measurement,
     /// Whether every parameter has a gradient.
     pub coverage: Option<coverage::Measurement>,
     /// What is to be dumped.
@@ -107,6 +113,7 @@ impl Probe {
             config: config.clone(),
             function,
             schedule: None,
+            parameters: Vec::new(),
             losses: Vec::new(),
             steps: Vec::new(),
             coverage: None,
@@ -161,11 +168,20 @@ impl Probe {
         self.function
     }
 
+    /// Learns what the parameters of the network are called that it measures, once.
+    pub fn name_parameters(&mut self, network: &Network) {
+        if self.parameters.is_empty() {
+            self.parameters = gradient::parameters(network, self.run_ids.len());
+        }
+    }
+
     /// Keeps the measurements of a step.
     pub fn keep_step(&mut self, mut step: PendingStep) {
         self.tensors = step.tensors.take();
         self.coverage = step.coverage.take().or(self.coverage.take());
-        self.steps.push(step);
+        if step.is_measured {
+            self.steps.push(step);
+        }
     }
 
     /// The tensors of the last step, if it is to be dumped.
@@ -189,7 +205,7 @@ impl Probe {
         judgement: Judgement,
     ) {
         let row = StepRow { step, epoch, phase, ..StepRow::default() };
-        let measurement = LossMeasurement { loss: Reading::Device(result), penalty: None, clip: None };
+        let measurement = LossMeasurement { loss: result.into(), penalty: None, clip: None };
         self.losses.push(PendingLoss { row, measurement, judgement });
     }
 
@@ -199,31 +215,27 @@ impl Probe {
     ///
     /// If the device cannot be read.
     pub fn read(&mut self) -> Result<Rows, ReadError> {
-        Ok(self.read_each()?.pop().unwrap_or_default())
+        Ok(self.read_each()?.next().unwrap_or_default())
     }
 
-    /// Reads everything that is pending; returns the rows of each run. Waits for the device.
+    /// Reads everything that is pending; returns the rows of one run after the other, so that those of many runs do not take memory at
+    /// the same time. Waits for the device.
     ///
     /// # Errors
     ///
     /// If the device cannot be read.
-    pub fn read_each(&mut self) -> Result<Vec<Rows>, ReadError> {
+    pub fn read_each(&mut self) -> Result<impl Iterator<Item = Rows>, ReadError> {
         let mut readings = Vec::new();
         let headers = self.take(&mut readings);
-        let values = fetch(readings)?;
+        let numbers = fetch(readings)?;
         let runs = self.run_ids.len();
-        if let [run_id] = &self.run_ids[..] {
-            let mut rows = headers.fill(&mut values.into_iter(), self.function);
-            rows.set_run_id(run_id);
-            return Ok(vec![rows]);
-        }
-        let rows_of = |(place, run_id): (usize, &String)| {
-            let mut of_run = values.iter().map(|numbers| seeds::part(numbers, runs, place));
-            let mut rows = headers.clone().fill(&mut of_run, self.function);
+        let this = &*self;
+        let rows_of = move |(run, run_id): (usize, &String)| {
+            let mut rows = headers.fill(&mut Numbers::of_run(&numbers, run, runs), &this.parameters, this.function);
             rows.set_run_id(run_id);
             rows
         };
-        Ok(self.run_ids.iter().enumerate().map(rows_of).collect())
+        Ok(this.run_ids.iter().enumerate().map(rows_of))
     }
 
     /// Moves all readings behind the others and keeps what the rows need beside them.
@@ -250,42 +262,46 @@ impl Rows {
 
 /// What the rows of a run need beside their readings; all runs that train together have the same. Rows get the id of their run
 /// when they are filled.
-#[derive(Clone)]
 struct Headers {
     losses: Vec<LossHeader>,
-    steps: Vec<(Vec<GradientHeader>, Vec<LayerHeader>)>,
+    steps: Vec<StepHeader>,
     coverage: Option<coverage::Header>,
 }
 
 impl Headers {
     /// The rows of a run from its readings, which are in the order in which they were taken.
-    fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>, function: ActivationFunction) -> Rows {
-        let mut rows = Rows::default();
+    fn fill(
+        &self,
+        numbers: &mut Numbers<'_>,
+        parameters: &[gradient::Parameter],
+        function: ActivationFunction,
+    ) -> Rows {
+        let mut rows = Rows {
+            gradients: Vec::with_capacity(self.steps.iter().map(|step| step.gradients.len()).sum()),
+            activations: Vec::with_capacity(self.steps.iter().map(|step| step.layers.count()).sum()),
+            steps: Vec::with_capacity(self.losses.len()),
+            ..Rows::default()
+        };
         let mut nonfinite = Vec::new();
-        for header in self.losses {
-            let (row, is_finite) = header.fill(values);
+        for header in &self.losses {
+            let (row, is_finite) = header.fill(numbers);
             nonfinite.extend((!is_finite).then_some(row.step));
             rows.steps.push(row);
         }
-        for (gradients, layers) in self.steps {
+        for header in &self.steps {
             let start = rows.gradients.len();
-            for header in gradients {
-                rows.gradients.push(header.fill(values));
-            }
+            header.fill(numbers, parameters, &mut rows.gradients);
             let filled = &rows.gradients[start..];
             set_global_norm(&mut rows.steps, filled);
             nonfinite.extend(filled.iter().find(|row| row.nonfinite_count > 0).map(|row| row.step));
-            for header in layers {
-                header.fill(values, function, &mut rows);
-            }
+            header.layers.fill(header.step, numbers, function, &mut rows);
         }
-        rows.coverage = self.coverage.map(|header| header.fill(values));
+        rows.coverage = self.coverage.as_ref().map(|header| header.fill(numbers));
         rows.first_nonfinite_step = nonfinite.into_iter().min();
         rows
     }
 }
 
-#[derive(Clone)]
 struct LossHeader {
     row: StepRow,
     judgement: Judgement,
@@ -305,9 +321,9 @@ impl PendingLoss {
 
 impl LossHeader {
     /// The row of a step, and whether its loss and the norm of its gradients are finite.
-    fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>) -> (StepRow, bool) {
-        let mut row = self.row;
-        let read = values.next().unwrap_or_default();
+    fn fill(&self, numbers: &mut Numbers<'_>) -> (StepRow, bool) {
+        let mut row = self.row.clone();
+        let read = numbers.next();
         row.loss = finite(read.first());
         // Which output of a network without finite outputs is the largest says nothing.
         let judged = row.loss.and(read.get(1).copied());
@@ -316,9 +332,9 @@ impl LossHeader {
             Judgement::ReconstructionError => row.reconstruction_error = finite(judged.as_ref()),
         }
         if self.has_penalty {
-            row.penalty = finite(values.next().unwrap_or_default().first());
+            row.penalty = finite(numbers.next().first());
         }
-        let clip = self.clip.map(|header| header.fill(values));
+        let clip = self.clip.as_ref().map(|header| header.fill(numbers));
         if let Some(clip) = clip {
             row.grad_l2_before_clip = clip.l2_before;
             row.grad_l2_after_clip = clip.l2_after;
@@ -330,25 +346,52 @@ impl LossHeader {
     }
 }
 
+/// What is kept of a step while its readings are on the way.
+struct StepHeader {
+    step: usize,
+    /// The parameters that have a gradient.
+    gradients: Vec<ParamId>,
+    is_updated: bool,
+    layers: layer::Header,
+}
+
 impl PendingStep {
-    fn take(self, readings: &mut Vec<Reading>) -> (Vec<GradientHeader>, Vec<LayerHeader>) {
-        let mut updates = self.updates.into_iter();
-        let mut gradients = Vec::new();
-        for measurement in self.gradients {
-            let row = gradient_row(self.step, measurement.parameter, measurement.element_count);
-            gradients.push(GradientHeader { row, is_updated: self.is_updated });
-            readings.push(measurement.reading);
-            readings.extend(updates.next());
-        }
-        number_layers(&mut gradients);
-        let layers = self.layers.into_iter().map(|layer| LayerHeader::take(self.step, layer, readings)).collect();
-        (gradients, layers)
+    fn take(self, readings: &mut Vec<Reading>) -> StepHeader {
+        let Self { step, gradients, updates, is_updated, layers, .. } = self;
+        readings.extend([gradients.reading, updates]);
+        StepHeader { step, gradients: gradients.ids, is_updated, layers: layers.take(readings) }
     }
 }
 
-fn gradient_row(step: usize, parameter: String, element_count: usize) -> GradientRow {
-    let layer = layer_of(&parameter).to_owned();
-    GradientRow { step, layer, parameter, element_count, ..GradientRow::default() }
+impl StepHeader {
+    /// Adds the rows of the parameters.
+    fn fill(&self, numbers: &mut Numbers<'_>, parameters: &[gradient::Parameter], rows: &mut Vec<GradientRow>) {
+        let gradients = numbers.next_of(self.gradients.len());
+        let updates = numbers.next_of(self.gradients.len());
+        // Both are in the order of the network.
+        let mut wanted = self.gradients.iter().peekable();
+        let parameters = parameters.iter().filter(|parameter| wanted.next_if_eq(&&parameter.id).is_some());
+        let mut layer_index = 0;
+        let mut layer_before = None;
+        for ((parameter, gradient), update) in parameters.zip(gradients).zip(updates) {
+            let layer = layer_of(&parameter.name);
+            // Layers are numbered in the order in which the network names them. What ends a network of pre-activation blocks counts
+            // with the output layer, so that layers have the same numbers in every file.
+            layer_index += usize::from(layer_before.is_some_and(|before| before != layer && before != "end"));
+            layer_before = Some(layer);
+            let mut row = GradientRow {
+                step: self.step,
+                layer_index,
+                layer: layer.to_owned(),
+                parameter: parameter.name.clone(),
+                element_count: parameter.element_count,
+                ..GradientRow::default()
+            };
+            set_gradient(&mut row, &GradientSummary::from_reading(gradient));
+            set_update(&mut row, &UpdateSummary::from_reading(update), self.is_updated);
+            rows.push(row);
+        }
+    }
 }
 
 /// The layer of a parameter: `hidden.3` of `hidden.3.norm.gamma`, `output` of `output.weight`.
@@ -357,116 +400,24 @@ fn layer_of(parameter: &str) -> &str {
     parameter.match_indices('.').nth(parts - 1).map_or(parameter, |(end, _)| &parameter[..end])
 }
 
-/// Gives the layers their numbers in the order in which the network names them. What ends a network of pre-activation blocks
-/// counts with the output layer, so that layers have the same numbers in every file.
-fn number_layers(gradients: &mut [GradientHeader]) {
-    let mut index = 0;
-    for place in 1..gradients.len() {
-        let before = &gradients[place - 1].row.layer;
-        if gradients[place].row.layer != *before && before != "end" {
-            index += 1;
-        }
-        gradients[place].row.layer_index = index;
+fn set_gradient(row: &mut GradientRow, gradient: &GradientSummary) {
+    row.zero_count = gradient.zeros;
+    row.nonfinite_count = gradient.nonfinite;
+    if gradient.nonfinite == 0 {
+        row.grad_l2 = gradient.norm.l2();
+        row.grad_rms = gradient.norm.rms(row.element_count);
+        row.grad_max_abs = Some(gradient.norm.max_abs);
     }
 }
 
-#[derive(Clone)]
-struct GradientHeader {
-    row: GradientRow,
-    is_updated: bool,
-}
-
-impl GradientHeader {
-    fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>) -> GradientRow {
-        let mut row = self.row;
-        let gradient = GradientSummary::from_reading(&values.next().unwrap_or_default());
-        row.zero_count = gradient.zeros;
-        row.nonfinite_count = gradient.nonfinite;
-        if gradient.nonfinite == 0 {
-            row.grad_l2 = gradient.norm.l2();
-            row.grad_rms = gradient.norm.rms(row.element_count);
-            row.grad_max_abs = Some(gradient.norm.max_abs);
-        }
-        let update = UpdateSummary::from_reading(&values.next().unwrap_or_default());
-        row.weight_l2 = update.weight.l2();
-        if self.is_updated {
-            row.update_l2 = update.update.l2();
-            row.update_ratio = match (row.weight_l2, row.update_l2) {
-                (Some(weight), Some(update)) if weight > 0.0 => finite(Some(&(update / weight))),
-                _ => None,
-            };
-        }
-        row
-    }
-}
-
-#[derive(Clone)]
-struct LayerHeader {
-    row: ActivationRow,
-    has_delta: bool,
-    has_input: bool,
-    has_activation: bool,
-    has_units: bool,
-    is_gated: bool,
-    recurrence: Option<recurrence::Header>,
-}
-
-impl LayerHeader {
-    /// Moves the readings of a layer behind the others.
-    fn take(step: usize, measurement: layer::Measurement, readings: &mut Vec<Reading>) -> Self {
-        let layer::Measurement { layer_index, layer, delta, input, activation, units, recurrence, is_gated } =
-            measurement;
-        let mut header = Self {
-            row: ActivationRow { step, layer_index, layer, ..ActivationRow::default() },
-            has_delta: delta.is_some(),
-            has_input: input.is_some(),
-            has_activation: activation.is_some(),
-            has_units: units.is_some(),
-            is_gated,
-            recurrence: None,
+fn set_update(row: &mut GradientRow, update: &UpdateSummary, is_updated: bool) {
+    row.weight_l2 = update.weight.l2();
+    if is_updated {
+        row.update_l2 = update.update.l2();
+        row.update_ratio = match (row.weight_l2, row.update_l2) {
+            (Some(weight), Some(update)) if weight > 0.0 => finite(Some(&(update / weight))),
+            _ => None,
         };
-        readings.extend([delta, input, activation, units].into_iter().flatten());
-        header.recurrence = recurrence.map(|recurrence| recurrence.take(readings));
-        header
-    }
-
-    /// Adds the rows of a layer from its readings.
-    fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>, function: ActivationFunction, rows: &mut Rows) {
-        let mut row = self.row;
-        let mut next = || values.next().unwrap_or_default();
-        if self.has_delta {
-            let delta = DeltaSummary::from_reading(&next());
-            row.delta_l2 = delta.delta.l2();
-            // The loss is a mean over the batch, so that the sum over the batch of its deltas is the mean of each
-            // example's.
-            row.mean_delta_l2 = delta.batch_sum.l2();
-        }
-        if self.has_input {
-            row.input_grad_l2 = DeltaSummary::from_reading(&next()).delta.l2();
-        }
-        if self.has_activation {
-            let activation = ActivationSummary::from_reading(&next());
-            row.activation_mean = finite(Some(&activation.mean));
-            row.activation_std = finite(Some(&activation.std));
-            if row.activation_mean.is_some() && !self.is_gated {
-                row.saturated_fraction = flat_parts(function).map(|_| activation.saturated_fraction);
-                row.dead_fraction = has_dead_units(function).then_some(activation.dead_fraction);
-            }
-        }
-        if self.has_units {
-            rows.units.extend(next().into_iter().enumerate().map(|(unit, mean_delta)| UnitRow {
-                run_id: row.run_id.clone(),
-                step: row.step,
-                layer_index: row.layer_index,
-                layer: row.layer.clone(),
-                unit,
-                mean_delta: finite(Some(&mean_delta)),
-            }));
-        }
-        let (states, gates) = self.recurrence.map(|header| header.fill(values, &row)).unwrap_or_default();
-        rows.activations.push(row);
-        rows.activations.extend(states);
-        rows.gates.extend(gates);
     }
 }
 
@@ -483,10 +434,6 @@ fn set_global_norm(steps: &mut [StepRow], gradients: &[GradientRow]) {
     }
 }
 
-fn finite(value: Option<&f64>) -> Option<f64> {
-    value.copied().filter(|value| value.is_finite())
-}
-
 /// Brings the readings to the host, in their order, in one transfer. Waits for the device.
 ///
 /// # Errors
@@ -494,21 +441,22 @@ fn finite(value: Option<&f64>) -> Option<f64> {
 /// If the device cannot be read.
 pub fn fetch(readings: Vec<Reading>) -> Result<Vec<Vec<f64>>, ReadError> {
     let mut transaction = Transaction::default();
-    let mut waiting = 0;
     let mut slots = Vec::with_capacity(readings.len());
     for reading in readings {
-        match reading {
-            Reading::Host(values) => slots.push(Some(values)),
-            Reading::Device(tensor) => {
-                transaction = transaction.register(tensor);
-                slots.push(None);
-                waiting += 1;
-            }
-        }
+        let (on_host, on_device) = match reading {
+            Reading::Host(values) => (values, Vec::new()),
+            Reading::Device(tensors) => (Vec::new(), tensors),
+        };
+        slots.push((on_host, on_device.len()));
+        transaction = on_device.into_iter().fold(transaction, Transaction::register);
     }
-    let mut read =
-        if waiting > 0 { transaction.try_execute().map_err(|error| ReadError(error.to_string()))? } else { Vec::new() }
-            .into_iter();
-    let fill = |slot: Option<Vec<f64>>| slot.or_else(|| read.next().map(|data| values_of(&data))).unwrap_or_default();
+    let waits = slots.iter().any(|(_, on_device)| *on_device > 0);
+    let read =
+        if waits { transaction.try_execute().map_err(|error| ReadError(error.to_string()))? } else { Vec::new() };
+    let mut read = read.iter();
+    let fill = |(mut numbers, on_device): (Vec<f64>, usize)| {
+        read.by_ref().take(on_device).for_each(|data| numbers.extend(values_of(data)));
+        numbers
+    };
     Ok(slots.into_iter().map(fill).collect())
 }

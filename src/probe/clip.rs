@@ -1,5 +1,6 @@
 //! What clipping did to the gradients of a step.
 
+use super::seeds::Numbers;
 use crate::kernel::{Norm, Reading};
 
 /// What clipping did, not yet read. Readings hold the numbers of each seed, one after the other.
@@ -77,15 +78,15 @@ impl Measurement {
 
 impl Header {
     /// The summary out of the readings, in their order.
-    pub(super) fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>) -> Summary {
+    pub(super) fn fill(&self, numbers: &mut Numbers<'_>) -> Summary {
         let mut norm = || {
-            let read = values.next().unwrap_or_default();
+            let read = numbers.next();
             Norm { max_abs: read[0], scaled_square_sum: read[1] }.l2()
         };
         match self {
             Self::Global => {
                 let l2_before = norm();
-                let coefficient = values.next().and_then(|read| read.first().copied());
+                let coefficient = numbers.next().first().copied();
                 let coefficient = coefficient.filter(|coefficient| coefficient.is_finite() && l2_before.is_some());
                 Summary {
                     l2_before,
@@ -102,24 +103,24 @@ impl Header {
                 };
                 let all: usize = element_counts.iter().sum();
                 let clipped = norms.as_ref().map(|norms| {
-                    let elements = norms.iter().zip(&element_counts);
-                    elements.filter(|(norm, _)| **norm > threshold).map(|(_, count)| *count).sum::<usize>()
+                    let elements = norms.iter().zip(element_counts);
+                    elements.filter(|(norm, _)| *norm > threshold).map(|(_, count)| *count).sum::<usize>()
                 });
                 Summary {
                     l2_before: total(f64::INFINITY),
-                    l2_after: total(threshold),
+                    l2_after: total(*threshold),
                     coefficient: None,
                     clipped_fraction: clipped.map(|clipped| clipped as f64 / all as f64),
                 }
             }
             Self::Elements { element_count } => {
                 let (l2_before, l2_after) = (norm(), norm());
-                let clipped = values.next().and_then(|read| read.first().copied());
+                let clipped = numbers.next().first().copied();
                 Summary {
                     l2_before,
                     l2_after,
                     coefficient: None,
-                    clipped_fraction: clipped.map(|clipped| clipped / element_count as f64),
+                    clipped_fraction: clipped.map(|clipped| clipped / *element_count as f64),
                 }
             }
         }

@@ -1,13 +1,9 @@
 //! Whether every parameter has a gradient.
 
-use std::iter::Peekable;
-use std::slice;
+use burn::module::Module;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
-
-use super::gradient::follow_path;
-use super::{Path, gradient};
+use super::gradient;
+use super::seeds::Numbers;
 use crate::kernel::{GradientSummary, Reading};
 use crate::schema::GradientCoverage;
 
@@ -15,11 +11,11 @@ use crate::schema::GradientCoverage;
 #[derive(Debug)]
 pub struct Measurement {
     header: Header,
-    readings: Vec<Reading>,
+    reading: Reading,
 }
 
 /// What is known of the parameters before anything is read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Header {
     without_gradient: Vec<String>,
     /// Those that have one, each with its number of elements.
@@ -28,61 +24,49 @@ pub struct Header {
 
 /// Goes through all parameters of a module, those that took no part in the loss and have no gradient among them. It takes the
 /// readings of the gradients that have been made already. Nothing waits for the device.
-pub fn measure<M: Module>(module: &M, gradients: &[gradient::Measurement]) -> Measurement {
-    let mut visitor = Visitor { found: gradients.iter().peekable(), path: Path::default(), without: Vec::new() };
-    module.visit(&mut visitor);
-    let found = gradients.iter().map(|gradient| (gradient.parameter.clone(), gradient.element_count as u64));
-    let header = Header { without_gradient: visitor.without, found: found.collect() };
-    Measurement { header, readings: gradients.iter().map(|gradient| gradient.reading.clone()).collect() }
+pub fn measure<M: Module>(module: &M, gradients: &gradient::Measurement, seeds: usize) -> Measurement {
+    let mut header = Header::default();
+    let mut found = gradients.ids.iter().peekable();
+    for gradient::Parameter { id, name, element_count } in gradient::parameters(module, seeds) {
+        match found.next_if_eq(&&id) {
+            Some(_) => header.found.push((name, element_count as u64)),
+            None => header.without_gradient.push(name),
+        }
+    }
+    Measurement { header, reading: gradients.reading.clone() }
 }
 
 impl Measurement {
-    /// Moves the readings behind the others and keeps the names.
+    /// Moves the reading behind the others and keeps the names.
     pub fn take(self, readings: &mut Vec<Reading>) -> Header {
-        readings.extend(self.readings);
+        readings.push(self.reading);
         self.header
     }
 }
 
 impl Header {
-    /// Takes the readings in the order in which they were moved.
-    pub fn fill(self, values: &mut impl Iterator<Item = Vec<f64>>) -> GradientCoverage {
+    /// Takes the reading in the order in which it was moved.
+    pub fn fill(&self, numbers: &mut Numbers<'_>) -> GradientCoverage {
         let parameters = self.without_gradient.len() + self.found.len();
-        let without_gradient = self.without_gradient;
+        let without_gradient = self.without_gradient.clone();
         let mut coverage = GradientCoverage { parameters, without_gradient, ..GradientCoverage::default() };
-        for (name, element_count) in self.found {
-            let gradient = GradientSummary::from_reading(&values.next().unwrap_or_default());
+        for ((name, element_count), read) in self.found.iter().zip(numbers.next_of(self.found.len())) {
+            let gradient = GradientSummary::from_reading(read);
             if gradient.nonfinite > 0 {
-                coverage.nonfinite.push(name);
-            } else if gradient.zeros == element_count {
-                coverage.zero.push(name);
+                coverage.nonfinite.push(name.clone());
+            } else if gradient.zeros == *element_count {
+                coverage.zero.push(name.clone());
             }
         }
         coverage
     }
 }
 
-struct Visitor<'a> {
-    /// In the order of the module.
-    found: Peekable<slice::Iter<'a, gradient::Measurement>>,
-    path: Path,
-    without: Vec<String>,
-}
-
-impl ModuleVisitor for Visitor<'_> {
-    follow_path!();
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.found.next_if(|gradient| gradient.id == param.id).is_none() {
-            self.without.push(self.path.to_string());
-        }
-    }
-}
-
 #[cfg(all(test, feature = "flex"))]
 mod tests {
+    use burn::module::Param;
     use burn::optim::GradientsParams;
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::{Device, Tensor, TensorData};
 
     use super::*;
     use crate::probe::fetch;
@@ -110,8 +94,8 @@ mod tests {
 
     fn coverage(layers: &Layers, gradients: &GradientsParams) -> GradientCoverage {
         let mut readings = Vec::new();
-        let header = measure(layers, &gradient::measure(layers, gradients, 1)).take(&mut readings);
-        header.fill(&mut fetch(readings).expect("reads").into_iter())
+        let header = measure(layers, &gradient::measure(layers, gradients, 1), 1).take(&mut readings);
+        header.fill(&mut Numbers::of_run(&fetch(readings).expect("reads"), 0, 1))
     }
 
     fn matrix(values: [f32; 6]) -> Tensor<2> {

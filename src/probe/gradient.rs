@@ -4,7 +4,6 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
-use super::seeds::summarize;
 use crate::kernel::{self, Reading};
 
 /// Implements the ways into and out of a module for whoever has a `path`.
@@ -22,45 +21,67 @@ macro_rules! follow_path {
 
 pub(crate) use follow_path;
 
-/// The gradient of one parameter, not yet read.
-#[derive(Debug)]
+/// The gradients of a step, not yet read.
+#[derive(Clone, Debug, Default)]
 pub struct Measurement {
-    /// The parameter, as Burn knows it.
-    pub id: ParamId,
-    /// The parameter's path: `hidden.3.weight`.
-    pub parameter: String,
-    /// Its number of elements, in the network of one seed.
-    pub element_count: usize,
-    /// Read as [`kernel::GradientSummary`].
+    /// The parameters that have one, in the order of the module.
+    pub ids: Vec<ParamId>,
+    /// Of each, read as [`kernel::GradientSummary`] of each seed.
     pub reading: Reading,
 }
 
+/// What a parameter is called.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// The parameter, as Burn knows it.
+    pub id: ParamId,
+    /// Its path: `hidden.3.weight`.
+    pub name: String,
+    /// Its number of elements, in the network of one seed.
+    pub element_count: usize,
+}
+
 /// Summarizes the gradient of every parameter that took part in the loss, in the order of the module, for each seed.
-pub fn measure<M: Module>(module: &M, gradients: &GradientsParams, seeds: usize) -> Vec<Measurement> {
-    let mut visitor = Visitor { gradients, seeds, path: Path::default(), parameters: Vec::new(), found: Vec::new() };
+pub fn measure<M: Module>(module: &M, gradients: &GradientsParams, seeds: usize) -> Measurement {
+    let mut visitor = Visitor { gradients, ids: Vec::new(), found: Vec::new() };
     module.visit(&mut visitor);
-    let readings = summarize(visitor.found, seeds, kernel::gradient_summaries);
-    let measurement = |((id, parameter, element_count), reading)| Measurement { id, parameter, element_count, reading };
-    visitor.parameters.into_iter().zip(readings).map(measurement).collect()
+    Measurement { ids: visitor.ids, reading: kernel::gradient_summaries(visitor.found, seeds) }
 }
 
 struct Visitor<'a> {
     gradients: &'a GradientsParams,
-    seeds: usize,
-    path: Path,
-    parameters: Vec<(ParamId, String, usize)>,
+    ids: Vec<ParamId>,
     found: Vec<Tensor<1>>,
 }
 
 impl ModuleVisitor for Visitor<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.ids.push(param.id);
+            self.found.push(gradient.reshape([-1]));
+        }
+    }
+}
+
+/// All parameters of a module, in its order.
+pub fn parameters<M: Module>(module: &M, seeds: usize) -> Vec<Parameter> {
+    let mut names = Names { seeds, path: Path::default(), found: Vec::new() };
+    module.visit(&mut names);
+    names.found
+}
+
+struct Names {
+    seeds: usize,
+    path: Path,
+    found: Vec<Parameter>,
+}
+
+impl ModuleVisitor for Names {
     follow_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            let element_count = gradient.shape().num_elements() / self.seeds;
-            self.parameters.push((param.id, self.path.to_string(), element_count));
-            self.found.push(gradient.reshape([-1]));
-        }
+        let element_count = param.val().shape().num_elements() / self.seeds;
+        self.found.push(Parameter { id: param.id, name: self.path.to_string(), element_count });
     }
 }
 

@@ -2,105 +2,166 @@
 
 use burn::tensor::{Gradients, Tensor};
 
-use super::recurrence;
-use super::seeds::summarize;
+use super::seeds::Numbers;
+use super::{Rows, finite, recurrence};
 use crate::config::ActivationFunction;
-use crate::kernel::{self, FlatParts, Reading};
-use crate::network::{LayerTrace, flat_parts};
+use crate::kernel::{self, ActivationSummary, DeltaSummary, FlatParts, Reading};
+use crate::network::{LayerTrace, flat_parts, has_dead_units};
+use crate::schema::{ActivationRow, UnitRow};
 
-/// What was measured of one layer, not yet read. Readings that the layer does not have are `None`.
+/// What was measured of the layers of a step, not yet read.
 #[derive(Debug, Default)]
 pub struct Measurement {
-    /// The layer, from 0 at the input.
-    pub layer_index: usize,
+    layers: Vec<Layer>,
+    /// Of the layers that have a delta, read as [`kernel::DeltaSummary`].
+    deltas: Reading,
+    /// The gradients with respect to the inputs of the layers of which they are known, read as [`kernel::DeltaSummary`].
+    inputs: Reading,
+    /// Of the layers that have activations, read as [`kernel::ActivationSummary`].
+    activations: Reading,
+    /// The sums over the batch of the deltas of every unit, of the layers of which they are wanted.
+    units: Vec<Reading>,
+    /// Of the recurrent layers: what they left of their time steps.
+    recurrences: Vec<recurrence::Measurement>,
+}
+
+/// A layer, and what it has.
+#[derive(Debug, Default)]
+struct Layer {
+    /// From 0 at the input.
+    index: usize,
     /// Its path: `hidden.3`.
-    pub layer: String,
-    /// Read as [`kernel::DeltaSummary`].
-    pub delta: Option<Reading>,
-    /// The gradient with respect to the layer's input, read as [`kernel::DeltaSummary`].
-    pub input: Option<Reading>,
-    /// Read as [`kernel::ActivationSummary`].
-    pub activation: Option<Reading>,
-    /// The sum over the batch of every unit's delta.
-    pub units: Option<Reading>,
-    /// Of a recurrent layer: what it left of its time steps.
-    pub recurrence: Option<recurrence::Measurement>,
+    path: String,
+    has_delta: bool,
+    has_input: bool,
+    has_activation: bool,
+    has_units: bool,
+    is_recurrent: bool,
     /// Whether the activations are gated, so that the activation function does not tell where they are flat.
-    pub is_gated: bool,
+    is_gated: bool,
+}
+
+/// What is kept of a measurement while its readings are on the way.
+#[derive(Debug)]
+pub(super) struct Header {
+    layers: Vec<Layer>,
+    recurrences: Vec<recurrence::Header>,
 }
 
 /// Where no activation is flat.
 const NOWHERE_FLAT: FlatParts = FlatParts { low: f32::NEG_INFINITY, high: f32::INFINITY };
 
-/// Summarizes every traced layer after the backward pass, and the time steps of recurrent layers that are in the trace;
-/// `wants_units` adds the units one by one. Of several seeds, each by itself.
+/// Summarizes every traced layer after the backward pass, whose gradients it takes, and the time steps of recurrent layers that are in
+/// the trace; `wants_units` adds the units one by one. Of several seeds, each by itself.
 pub fn measure(
     trace: Vec<LayerTrace>,
-    gradients: &Gradients,
+    gradients: &mut Gradients,
     function: ActivationFunction,
     wants_units: bool,
     seeds: usize,
-) -> Vec<Measurement> {
-    let mut measurements = Vec::new();
-    let (mut deltas, mut inputs, mut activations) = (Places::default(), Places::default(), Places::default());
-    for (place, layer) in trace.into_iter().enumerate() {
-        let mut measurement =
-            Measurement { layer_index: layer.layer_index, layer: layer.layer, ..Measurement::default() };
-        if let Some(delta) = layer.offset.and_then(|offset| offset.grad(gradients)) {
-            measurement.units = wants_units.then(|| unit_sums(delta.clone(), seeds));
-            deltas.push(place, delta);
+) -> Measurement {
+    let mut measurement = Measurement::default();
+    let (mut deltas, mut inputs, mut activations) = (Vec::new(), Vec::new(), Vec::new());
+    for trace in trace {
+        let mut layer = Layer { index: trace.layer_index, path: trace.layer, ..Layer::default() };
+        if let Some(recurrence) = trace.recurrence {
+            layer.is_recurrent = true;
+            layer.is_gated = recurrence.form.recurrence.kept() > 0;
+            measurement.recurrences.push(recurrence::measure(recurrence, gradients));
         }
-        if let Some(gradient) = layer.input_offset.and_then(|offset| offset.grad(gradients)) {
-            inputs.push(place, gradient);
+        if let Some(delta) = trace.offset.and_then(|offset| offset.grad_remove(gradients)) {
+            layer.has_delta = true;
+            layer.has_units = wants_units;
+            measurement.units.extend(wants_units.then(|| unit_sums(delta.clone(), seeds)));
+            deltas.push(delta);
         }
-        if let Some(activation) = layer.activation {
-            activations.push(place, activation);
+        if let Some(gradient) = trace.input_offset.and_then(|offset| offset.grad_remove(gradients)) {
+            layer.has_input = true;
+            inputs.push(gradient);
         }
-        measurement.is_gated = layer.recurrence.as_ref().is_some_and(|trace| trace.form.recurrence.kept() > 0);
-        measurement.recurrence = layer.recurrence.map(|trace| recurrence::measure(trace, gradients));
-        measurements.push(measurement);
+        layer.has_activation = trace.activation.is_some();
+        activations.extend(trace.activation);
+        measurement.layers.push(layer);
     }
-    for (place, reading) in deltas.summarize(seeds, kernel::delta_summaries) {
-        measurements[place].delta = Some(reading);
-    }
-    for (place, reading) in inputs.summarize(seeds, kernel::delta_summaries) {
-        measurements[place].input = Some(reading);
-    }
+    measurement.deltas = kernel::delta_summaries(deltas, seeds);
+    measurement.inputs = kernel::delta_summaries(inputs, seeds);
     let flat = flat_parts(function).unwrap_or(NOWHERE_FLAT);
-    for (place, reading) in activations.summarize(seeds, |activations| kernel::activation_summaries(activations, flat))
-    {
-        measurements[place].activation = Some(reading);
-    }
-    measurements
+    measurement.activations = kernel::activation_summaries(activations, seeds, flat);
+    measurement
 }
 
 /// The sums over the batch, unit by unit.
 fn unit_sums(delta: Tensor<2>, seeds: usize) -> Reading {
     let [rows, units] = delta.dims();
-    Reading::Device(match seeds {
+    let sums: Tensor<1> = match seeds {
         1 => delta.sum_dim(0).reshape([-1]),
         _ => delta.reshape([seeds, rows / seeds, units]).sum_dim(1).reshape([-1]),
-    })
+    };
+    sums.into()
 }
 
-/// Tensors and the layers that they belong to.
-#[derive(Default)]
-struct Places {
-    places: Vec<usize>,
-    tensors: Vec<Tensor<2>>,
+impl Measurement {
+    /// Moves the readings behind the others.
+    pub(super) fn take(self, readings: &mut Vec<Reading>) -> Header {
+        let Self { layers, deltas, inputs, activations, units, recurrences } = self;
+        readings.extend([deltas, inputs, activations]);
+        readings.extend(units);
+        Header { layers, recurrences: recurrences.into_iter().map(|recurrence| recurrence.take(readings)).collect() }
+    }
 }
 
-impl Places {
-    fn push(&mut self, place: usize, tensor: Tensor<2>) {
-        self.places.push(place);
-        self.tensors.push(tensor);
+impl Header {
+    /// Their number.
+    pub(super) fn count(&self) -> usize {
+        self.layers.len()
     }
 
-    fn summarize(
-        self,
-        seeds: usize,
-        summary: impl FnOnce(Vec<Tensor<2>>) -> Vec<Reading>,
-    ) -> impl Iterator<Item = (usize, Reading)> {
-        self.places.into_iter().zip(summarize(self.tensors, seeds, summary))
+    /// Adds the rows of the layers from their readings.
+    pub(super) fn fill(&self, step: usize, numbers: &mut Numbers<'_>, function: ActivationFunction, rows: &mut Rows) {
+        let mut next_of =
+            |has: fn(&Layer) -> bool| numbers.next_of(self.layers.iter().filter(|layer| has(layer)).count());
+        let mut deltas = next_of(|layer| layer.has_delta);
+        let mut inputs = next_of(|layer| layer.has_input);
+        let mut activations = next_of(|layer| layer.has_activation);
+        for layer in self.layers.iter().filter(|layer| layer.has_units) {
+            let unit_row = |(unit, mean_delta): (usize, &f64)| UnitRow {
+                step,
+                layer_index: layer.index,
+                layer: layer.path.clone(),
+                unit,
+                mean_delta: finite(Some(mean_delta)),
+                ..UnitRow::default()
+            };
+            rows.units.extend(numbers.next().iter().enumerate().map(unit_row));
+        }
+        let mut recurrences = self.recurrences.iter();
+        for layer in &self.layers {
+            let mut row =
+                ActivationRow { step, layer_index: layer.index, layer: layer.path.clone(), ..ActivationRow::default() };
+            if let Some(read) = layer.has_delta.then(|| deltas.next()).flatten() {
+                let delta = DeltaSummary::from_reading(read);
+                row.delta_l2 = delta.delta.l2();
+                // The loss is a mean over the batch, so that the sum over the batch of its deltas is the mean of each
+                // example's.
+                row.mean_delta_l2 = delta.batch_sum.l2();
+            }
+            if let Some(read) = layer.has_input.then(|| inputs.next()).flatten() {
+                row.input_grad_l2 = DeltaSummary::from_reading(read).delta.l2();
+            }
+            if let Some(read) = layer.has_activation.then(|| activations.next()).flatten() {
+                let activation = ActivationSummary::from_reading(read);
+                row.activation_mean = finite(Some(&activation.mean));
+                row.activation_std = finite(Some(&activation.std));
+                if row.activation_mean.is_some() && !layer.is_gated {
+                    row.saturated_fraction = flat_parts(function).map(|_| activation.saturated_fraction);
+                    row.dead_fraction = has_dead_units(function).then_some(activation.dead_fraction);
+                }
+            }
+            let recurrence = layer.is_recurrent.then(|| recurrences.next()).flatten();
+            let (states, gates) = recurrence.map(|header| header.fill(numbers, &row)).unwrap_or_default();
+            rows.activations.push(row);
+            rows.activations.extend(states);
+            rows.gates.extend(gates);
+        }
     }
 }

@@ -21,3 +21,8 @@ pub use gradient::Path;
 pub(crate) use gradient::follow_path;
 pub use schedule::Schedule;
 pub use tensors::NamedTensor;
+
+/// The number, if it is one.
+fn finite(value: Option<&f64>) -> Option<f64> {
+    value.copied().filter(|value| value.is_finite())
+}

@@ -2,6 +2,7 @@
 
 use burn::tensor::Gradients;
 
+use super::seeds::Numbers;
 use crate::kernel::{self, Norm, Reading, Recurrence, norms_from_reading};
 use crate::network::RecurrenceTrace;
 use crate::schema::{ActivationRow, Gate, GateRow};
@@ -61,15 +62,9 @@ impl Measurement {
 
 impl Header {
     /// The rows of a layer, which has `row` as a whole, from its readings.
-    pub(super) fn fill(
-        self,
-        values: &mut impl Iterator<Item = Vec<f64>>,
-        row: &ActivationRow,
-    ) -> (Vec<ActivationRow>, Vec<GateRow>) {
-        let mut norms = (0..self.states).map(|_| {
-            let read = norms_from_reading(&values.next().unwrap_or_default());
-            read.into_iter().map(Norm::l2).collect::<Vec<Option<f64>>>()
-        });
+    pub(super) fn fill(&self, numbers: &mut Numbers<'_>, row: &ActivationRow) -> (Vec<ActivationRow>, Vec<GateRow>) {
+        let mut norms = (0..self.states)
+            .map(|_| norms_from_reading(numbers.next()).into_iter().map(Norm::l2).collect::<Vec<Option<f64>>>());
         let (hidden, cells) = (norms.next().unwrap_or_default(), norms.next().unwrap_or_default());
         let at_step = |(time_step, hidden): (usize, Option<f64>)| ActivationRow {
             run_id: row.run_id.clone(),
@@ -82,10 +77,7 @@ impl Header {
             ..ActivationRow::default()
         };
         let states = hidden.into_iter().enumerate().map(at_step).collect();
-        let gates = self.gates.map_or_else(Vec::new, |gates| {
-            let read = values.next().unwrap_or_default();
-            gate_rows(&gates, &read, row)
-        });
+        let gates = self.gates.as_ref().map_or_else(Vec::new, |gates| gate_rows(gates, numbers.next(), row));
         (states, gates)
     }
 }

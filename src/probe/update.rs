@@ -4,7 +4,6 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
 use super::gradient;
-use super::seeds::summarize;
 use crate::kernel::{self, Reading};
 use crate::network::Network;
 
@@ -23,12 +22,12 @@ pub fn snapshot(network: &Network) -> Snapshot {
 
 /// Summarizes every parameter that has a gradient before an update and its change, in the order of the gradients, each to be
 /// read as [`kernel::UpdateSummary`] of each seed. Without an update, the change is 0.
-pub fn measure(gradients: &[gradient::Measurement], before: Snapshot, after: Snapshot, seeds: usize) -> Vec<Reading> {
-    let mut wanted = gradients.iter().map(|gradient| gradient.id).peekable();
+pub fn measure(gradients: &gradient::Measurement, before: Snapshot, after: Snapshot, seeds: usize) -> Reading {
+    let mut wanted = gradients.ids.iter().peekable();
     // All three are in the order of the network; a parameter without a gradient is passed over.
-    let pairs = before.0.into_iter().zip(after.0).filter(|((id, _), _)| wanted.next_if_eq(id).is_some());
+    let pairs = before.0.into_iter().zip(after.0).filter(|((id, _), _)| wanted.next_if_eq(&id).is_some());
     let pairs = pairs.map(|((_, before), (_, after))| (before, after)).collect();
-    summarize(pairs, seeds, kernel::update_summaries)
+    kernel::update_summaries(pairs, seeds)
 }
 
 impl ModuleVisitor for Snapshot {

@@ -53,6 +53,6 @@ pub fn measure(run_id: &str, workload: &Workload) -> Result<Vec<LinkRow>, ReadEr
 
 /// One number from each tensor.
 fn read<const D: usize>(numbers: impl Iterator<Item = Tensor<D>>) -> Result<Vec<f64>, ReadError> {
-    let readings = numbers.map(|number| Reading::Device(number.reshape([1]))).collect();
+    let readings = numbers.map(|number| Reading::from(number.reshape([1]))).collect();
     Ok(fetch(readings)?.concat())
 }

@@ -130,7 +130,7 @@ fn by_value<M: Module>(
             element_count: before.iter().map(|gradient| gradient.dims()[0] / seeds).sum(),
             before: Norms::of(&before, seeds).into_reading(),
             after: Norms::of(&flattened(module, &gradients), seeds).into_reading(),
-            clipped_count: clipped_count.map_or_else(|| Reading::Host(vec![0.0; seeds]), Reading::Device),
+            clipped_count: clipped_count.map_or_else(|| Reading::Host(vec![0.0; seeds]), Reading::from),
         }
     });
     (gradients, measurement)
@@ -152,7 +152,7 @@ impl Factor {
         match self {
             Self::Host(factors) => Reading::Host(factors.clone()),
             Self::Bound(bound) => Reading::Host(vec![*bound]),
-            Self::Device(factors) => Reading::Device(factors.clone()),
+            Self::Device(factors) => factors.clone().into(),
         }
     }
 

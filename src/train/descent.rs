@@ -6,7 +6,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::clip::{self, Limit};
 use crate::config::Clipping;
-use crate::kernel::Reading;
 use crate::probe::{ReadError, fetch};
 
 /// The rate of the descent.
@@ -44,6 +43,6 @@ pub fn descend_on_fourth_power(
         let (gradients, _) = clip::clip(&number, gradients, Limit { clipping, threshold, seeds: 1 }, false);
         number = optimizer.step(LEARNING_RATE, number, gradients);
     }
-    let read = fetch(vec![Reading::Device(number.value.val().inner())])?;
+    let read = fetch(vec![number.value.val().inner().into()])?;
     Ok(read.concat().first().copied().unwrap_or(f64::NAN))
 }

@@ -40,7 +40,9 @@ impl Norms {
         for gradient in gradients {
             match blocks(gradient) {
                 Reading::Host(values) => on_host.push(norms_from_reading(&values)),
-                Reading::Device(values) => on_device.push(values.reshape([seeds, 2])),
+                Reading::Device(values) => {
+                    on_device.extend(values.into_iter().map(|values| values.reshape([seeds, 2])));
+                }
             }
         }
         if on_device.is_empty() {
@@ -58,7 +60,7 @@ impl Norms {
             }
             Self::Device { max_abs, scaled_square_sum } => {
                 let pairs: Tensor<2> = Tensor::stack(vec![max_abs, scaled_square_sum], 1);
-                Reading::Device(pairs.reshape([-1]))
+                pairs.reshape([-1]).into()
             }
         }
     }
@@ -98,7 +100,9 @@ mod tests {
     fn read(norms: Norms) -> Vec<Option<f64>> {
         let values = match norms.into_reading() {
             Reading::Host(values) => values,
-            Reading::Device(tensor) => tensor.into_data().iter::<f64>().collect(),
+            Reading::Device(tensors) => {
+                tensors.into_iter().flat_map(|tensor| tensor.into_data().iter::<f64>().collect::<Vec<f64>>()).collect()
+            }
         };
         norms_from_reading(&values).into_iter().map(Norm::l2).collect()
     }

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use super::parameter::changed;
 use crate::config::{self, Kernels, TrainingConfig};
 use crate::kernel::{self, Measured, Moments, Reading, Rule, Update};
-use crate::probe::{Path, follow_path, gradient};
+use crate::probe::gradient;
 
 /// An optimizer, with what it remembers of each parameter. Weight decay is not its affair: `regularize` decays weights
 /// alone, and Burn's `AdamW` would decay biases too.
@@ -25,13 +25,13 @@ pub struct Optimizer {
     moments: HashMap<ParamId, Moments>,
 }
 
-/// What was measured of the updates, of every parameter in the order of the module.
+/// What was measured of the updates.
 #[derive(Debug, Default)]
 pub struct MeasuredUpdates {
     /// The gradients.
-    pub gradients: Vec<gradient::Measurement>,
-    /// Parameters and updates, each read as [`kernel::UpdateSummary`].
-    pub updates: Vec<Reading>,
+    pub gradients: gradient::Measurement,
+    /// Of the same parameters, parameters and updates, each read as [`kernel::UpdateSummary`].
+    pub updates: Reading,
 }
 
 impl Optimizer {
@@ -68,10 +68,12 @@ impl Optimizer {
             return (module, MeasuredUpdates::default());
         };
         let update = Update { rule, rate, factors, is_measured };
-        let (path, measured) = (Path::default(), MeasuredUpdates::default());
-        let mut pass = OnePass { gradients, moments: &mut self.moments, update, path, measured };
+        let (ids, measured) = (Vec::new(), Measured::default());
+        let mut pass = OnePass { gradients, moments: &mut self.moments, update, ids, measured };
         let module = module.map(&mut pass);
-        (module, pass.measured)
+        let OnePass { ids, measured: Measured { gradients, updates }, .. } = pass;
+        let gradients = gradient::Measurement { ids, reading: Reading::Host(gradients) };
+        (module, MeasuredUpdates { gradients, updates: Reading::Host(updates) })
     }
 }
 
@@ -80,36 +82,24 @@ struct OnePass<'a> {
     gradients: GradientsParams,
     moments: &'a mut HashMap<ParamId, Moments>,
     update: Update<'a>,
-    path: Path,
-    measured: MeasuredUpdates,
+    /// The parameters that were updated.
+    ids: Vec<ParamId>,
+    measured: Measured,
 }
 
 impl ModuleMapper for OnePass<'_> {
-    follow_path!();
-
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let id = param.id;
         let Some(gradient) = self.gradients.remove::<D>(id) else {
             return param;
         };
+        self.ids.push(id);
         let moments = self.moments.entry(id).or_default();
-        let element_count = gradient.shape().num_elements() / self.update.factors.len();
-        let mut found = None;
-        let update = &self.update;
-        let param = changed(param, |value| match kernel::updated(value, gradient, moments, update) {
-            Ok((value, measured)) => {
-                found = measured;
-                value
-            }
+        let (update, measured) = (&self.update, &mut self.measured);
+        changed(param, |value| match kernel::updated(value, gradient, moments, update, measured) {
             // A parameter that is not where the others are stays as it is: there is none.
-            Err(value) => value,
-        });
-        if let Some(Measured { gradient, update }) = found {
-            let parameter = self.path.to_string();
-            self.measured.gradients.push(gradient::Measurement { id, parameter, element_count, reading: gradient });
-            self.measured.updates.push(update);
-        }
-        param
+            Ok(value) | Err(value) => value,
+        })
     }
 }
 

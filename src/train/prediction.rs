@@ -31,10 +31,10 @@ fn examples(workload: &Workload) -> Result<Examples, ReadError> {
     let inputs = batch.inputs.inner();
     let ([_, features], [_, columns]) = (inputs.dims(), batch.targets.dims());
     let has_batch_norm = config.network.norm == Norm::Batch;
-    let mut readings = vec![Reading::Device(row_sums(inputs.clone().square()))];
+    let mut readings = vec![Reading::from(row_sums(inputs.clone().square()))];
     if has_batch_norm {
         let (square, anisotropy) = about_their_mean(inputs);
-        readings.extend([Reading::Device(square), Reading::Device(anisotropy)]);
+        readings.extend([Reading::from(square), Reading::from(anisotropy)]);
     }
     let mut read = fetch(readings)?.into_iter();
     let squares = read.next().unwrap_or_default();

@@ -77,7 +77,7 @@ impl<'a> Runs<'a> {
     }
 
     /// Hands on the rows of each run that has not diverged before.
-    pub(super) fn record(&mut self, rows: Vec<Rows>) -> io::Result<()> {
+    pub(super) fn record(&mut self, rows: impl Iterator<Item = Rows>) -> io::Result<()> {
         for (run, rows) in self.0.iter_mut().zip(rows) {
             if run.diverged_at_step.is_none() {
                 run.diverged_at_step = record(rows, &run.prediction, run.sink)?;

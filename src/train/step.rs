@@ -26,8 +26,14 @@ pub fn make_step(
     batch: Batch,
     training: &TrainingConfig,
     mut optimizer: Option<&mut Optimizer>,
-    observed: Option<(&mut Probe, usize)>,
+    mut observed: Option<(&mut Probe, usize)>,
 ) -> (Network, LossMeasurement) {
+    if let Some((probe, step)) = &mut observed
+        && probe.measures(*step)
+        && probe.wants_parameters()
+    {
+        probe.name_parameters(&network);
+    }
     let measured = observed.as_ref().filter(|(probe, step)| probe.measures(*step));
     let seeds = network.seeds();
     let mut pass = match measured {
@@ -44,7 +50,7 @@ pub fn make_step(
     let (trace, statistics) = pass.finish();
 
     // The penalty comes of a pass of its own over other points: deltas are those of the loss.
-    let gradients = match &critic_penalty {
+    let mut gradients = match &critic_penalty {
         Some(penalty) => (loss.clone() + penalty.clone()).backward(),
         None if seeds > 1 => loss.clone().sum().backward(),
         None => loss.backward(),
@@ -56,15 +62,15 @@ pub fn make_step(
     let in_one_pass = is_alone && optimizer.as_mut().is_some_and(|optimizer| optimizer.has_one_pass(&network));
     let mut pending = PendingStep::default();
     if let Some((probe, step)) = measured {
-        pending.step = *step;
-        pending.layers = layer::measure(trace, &gradients, probe.function(), probe.wants_units(), seeds);
+        (pending.step, pending.is_measured) = (*step, true);
+        pending.layers = layer::measure(trace, &mut gradients, probe.function(), probe.wants_units(), seeds);
     }
     let gradients = GradientsParams::from_grads(gradients, &network);
     let mut of_loss = None;
     if observed.as_ref().is_some_and(|(probe, step)| probe.checks_coverage(*step)) {
         // The penalties would hide a gradient of the loss that is absent or 0. Without them both are read once.
         let found = gradient::measure(&network, &gradients, seeds);
-        pending.coverage = Some(coverage::measure(&network, &found));
+        pending.coverage = Some(coverage::measure(&network, &found, seeds));
         of_loss = Some(found).filter(|_| !regularize::has_penalties(training));
     }
     let gradients = regularize::add_penalty_gradients(&network, gradients, training);
@@ -72,13 +78,13 @@ pub fn make_step(
     let mut before = None;
     if let Some((probe, _)) = measured {
         let penalties = [regularize::penalty(&network, training, seeds), critic_penalty.map(Tensor::inner)];
-        penalty = penalties.into_iter().flatten().reduce(Tensor::add).map(Reading::Device);
+        penalty = penalties.into_iter().flatten().reduce(Tensor::add).map(Reading::from);
         if probe.wants_parameters() {
             // What one pass clips and updates, it also measures.
             let is_measured_later = in_one_pass && !limit.changes_elements();
             pending.gradients = match of_loss {
                 Some(found) => found,
-                None if is_measured_later => Vec::new(),
+                None if is_measured_later => gradient::Measurement::default(),
                 None => gradient::measure(&network, &gradients, seeds),
             };
             before = (!in_one_pass).then(|| update::snapshot(&network));
@@ -98,7 +104,7 @@ pub fn make_step(
             let is_measured = measured.is_some_and(|(probe, _)| probe.wants_parameters());
             let found;
             (network, found) = optimizer.pass(rate, network, clipped.gradients, &clipped.factors, is_measured);
-            if pending.gradients.is_empty() {
+            if pending.gradients.ids.is_empty() {
                 pending.gradients = found.gradients;
             }
             pending.updates = found.updates;
@@ -122,5 +128,5 @@ pub fn make_step(
     if let Some((probe, _)) = observed {
         probe.keep_step(pending);
     }
-    (network, LossMeasurement { loss: Reading::Device(loss.inner()), penalty, clip })
+    (network, LossMeasurement { loss: loss.inner().into(), penalty, clip })
 }

@@ -205,7 +205,7 @@ fn record(
 ) -> Result<bool, TrainError> {
     let has_cost = cost.is_some();
     let error = squared_distance(test.clone(), trainee.reconstruct(test.clone()));
-    let readings = std::iter::once(error).chain(cost).map(Reading::Device).collect();
+    let readings = std::iter::once(error).chain(cost).map(Reading::from).collect();
     let read: Vec<Option<f64>> =
         fetch(readings)?.iter().map(|values| values.first().copied().filter(|value| value.is_finite())).collect();
     let loss = read.get(1).copied().flatten();
