@@ -468,24 +468,24 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
 ) {
     let (rows, outputs) = (gradient.count(), gradient.columns);
     let panel_width = tile_width::<S, T>();
-    let mut panel = vec![T::default(); BLOCK.min(rows) * panel_width];
+    let mut panel = pool::take::<T>(BLOCK.min(rows) * panel_width);
     let mut tail = vec![[T::default(); ROWS]; if inputs.len().is_multiple_of(ROWS) { 0 } else { BLOCK.min(rows) }];
     for start in (0..rows).step_by(BLOCK) {
         let end = rows.min(start + BLOCK);
         for first in (0..outputs).step_by(panel_width) {
             let width = panel_width.min(outputs - first);
             pack::<S, T>(gradient.some(&(start..end)), &(first..first + width), &mut panel);
-            let panel = T::vectors::<S>(&panel[..(end - start) * panel_width]);
+            let rows_of_panel = T::vectors::<S>(&panel[..(end - start) * panel_width]);
             for input in inputs.clone().step_by(ROWS) {
                 let count = ROWS.min(inputs.end - input);
                 let out = &mut out[(input - inputs.start) * outputs + first..];
                 let sums: Tile<S, T, ROWS> = if count == ROWS {
-                    transposed_tile(simd, &x.elements[start * x.columns + input..], x.columns, panel)
+                    transposed_tile(simd, &x.elements[start * x.columns + input..], x.columns, rows_of_panel)
                 } else {
                     for (place, row) in tail.iter_mut().zip(start..end) {
                         place[..count].copy_from_slice(&x.elements[row * x.columns + input..][..count]);
                     }
-                    grouped_tile(simd, &tail, panel)
+                    grouped_tile(simd, &tail, rows_of_panel)
                 };
                 if start == 0 {
                     store(simd, &sums[..count], out, outputs, width);
@@ -495,6 +495,7 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
             }
         }
     }
+    pool::give(panel);
 }
 
 /// From so many columns on the numbers that a tile takes of the rows of x want the same few places of the nearest cache: they are put
