@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::cores::Cores;
 use super::protocol::{Configuration, Hello, PROTOCOL_VERSION, Request, Response};
 use super::waiting::waited_ms;
-use super::yardstick::{Yardstick, work_together_ms};
+use super::yardstick::{Yardstick, work_together};
 use crate::config::{ProbeConfig, read_start};
 use crate::data::{Batches, DataError, Sources};
 use crate::device::Device;
@@ -113,7 +113,7 @@ pub fn serve(
             },
             Request::Sample { steps } => bench.sample(steps),
             Request::Yardstick => bench.time_yardstick(),
-            Request::YardstickTogether => Ok(work_together_ms(bench.threads, &bench.cores, bench.core)),
+            Request::YardstickTogether => bench.time_yardstick_together(),
             Request::Waited => Ok(waited_ms()),
         };
         let response = answer.map_or_else(|error| Response::Failed(error.to_string()), Response::ElapsedMs);
@@ -171,5 +171,13 @@ impl Bench<'_> {
         let clock = Clock::start(self.device).map_err(TrainError::from)?;
         self.yardstick.work();
         Ok(clock.stop_ms(self.device).map_err(TrainError::from)?)
+    }
+
+    fn time_yardstick_together(&mut self) -> Result<f64, MeasureError> {
+        work_together(self.threads, &self.cores, self.core, |work| {
+            let clock = Clock::start(self.device).map_err(TrainError::from)?;
+            work();
+            Ok(clock.stop_ms(self.device).map_err(TrainError::from)?)
+        })
     }
 }

@@ -19,31 +19,33 @@ pub(super) fn waited_ms() -> f64 {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::hint::spin_loop;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::super::cores::Cores;
     use super::*;
 
     #[test]
     fn threads_that_share_a_core_wait_for_it() {
-        let cores = Cores::of_this_thread();
+        let (cores, is_over) = (Cores::of_this_thread(), AtomicBool::new(false));
         let work = || {
             cores.stay_on(0);
-            let start = Instant::now();
-            while start.elapsed() < Duration::from_millis(60) {
+            while !is_over.load(Ordering::Relaxed) {
                 spin_loop();
             }
         };
         let before = waited_ms();
-        let during = thread::scope(|scope| {
+        let after = thread::scope(|scope| {
             scope.spawn(work);
             scope.spawn(work);
-            thread::sleep(Duration::from_millis(40));
-            waited_ms()
+            thread::sleep(Duration::from_millis(60));
+            let now = waited_ms();
+            is_over.store(true, Ordering::Relaxed);
+            now
         });
         // Kernels without this statistic say nothing.
         let is_told = std::path::Path::new("/proc/self/schedstat").exists();
-        assert!(!is_told || during - before > 10.0, "{} ms", during - before);
+        assert!(!is_told || after - before > 10.0, "{} ms", after - before);
     }
 }

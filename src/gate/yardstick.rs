@@ -4,7 +4,6 @@
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use super::cores::Cores;
 
@@ -63,9 +62,9 @@ fn arithmetic(numbers: &mut [f32], rounds: usize) {
     black_box(numbers);
 }
 
-/// The milliseconds that so many threads take for work in which they wait for each other again and again, as those of a step do: it is as
-/// slow as the slowest of their cores. This thread is on `core`, and the others on those that follow.
-pub(super) fn work_together_ms(threads: usize, cores: &Cores, core: usize) -> f64 {
+/// Work in which so many threads wait for each other again and again, as those of a step do: it is as slow as the slowest of their cores.
+/// This thread is on `core`, and the others on those that follow. `time` does what it is given and times it.
+pub(super) fn work_together<R>(threads: usize, cores: &Cores, core: usize, time: impl FnOnce(&dyn Fn()) -> R) -> R {
     let arrived = AtomicUsize::new(0);
     let meet = &|meeting: usize| {
         arrived.fetch_add(1, Ordering::AcqRel);
@@ -75,24 +74,24 @@ pub(super) fn work_together_ms(threads: usize, cores: &Cores, core: usize) -> f6
             if looks < LOOKS { spin_loop() } else { thread::yield_now() }
         }
     };
-    let member = &|| {
+    let work = &|| {
         let mut numbers = vec![1.0; IN_CACHE];
-        meet(1);
-        let start = Instant::now();
         for meeting in 2..2 + MEETINGS {
             arithmetic(&mut numbers, ROUNDS_TO_A_MEETING);
             meet(meeting);
         }
-        start.elapsed().as_secs_f64() * 1e3
     };
     thread::scope(|scope| {
         for number in 1..threads {
             scope.spawn(move || {
                 // Two on one core would take turns there.
                 cores.stay_on(core + number);
-                member()
+                meet(1);
+                work();
             });
         }
-        member()
+        // All are there before the time begins.
+        meet(1);
+        time(work)
     })
 }

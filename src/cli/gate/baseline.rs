@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::say;
 use super::super::speed::{GATE_SESSIONS, Interrupted, Measured};
@@ -110,10 +110,15 @@ impl<'a> Subject<'a> {
 
     /// Waits for them, or for Ctrl-C.
     fn wait(&self, args: &GateArgs) -> Result<(), Interrupted> {
-        let end = Instant::now() + Duration::from_secs_f64(self.pause(args));
-        while let (Self::Config(measured), Some(left)) = (self, end.checked_duration_since(Instant::now())) {
+        let Self::Config(measured) = self else {
+            return Ok(());
+        };
+        let mut left = Duration::from_secs_f64(args.pause);
+        while !left.is_zero() {
             measured.check_stop()?;
-            thread::sleep(left.min(Duration::from_millis(100)));
+            let now = left.min(Duration::from_millis(100));
+            thread::sleep(now);
+            left -= now;
         }
         Ok(())
     }
