@@ -252,6 +252,13 @@ impl Trials<'_> {
         if self.is_same_work(pinned) { QuietLimit::of(&pinned.sessions) } else { None }
     }
 
+    /// What the fixed pieces of work may take in the sessions of a baseline: as far as the pinned one tells, where they are the same.
+    fn limit_of(&self, trial: &Trial, baseline: &BaselineConfiguration) -> Option<QuietLimit> {
+        let pinned = &self.pinned.configurations[trial.place];
+        let is_same = baseline.compiler == pinned.compiler;
+        QuietLimit::of(if is_same { &pinned.sessions } else { &baseline.sessions })
+    }
+
     /// Results that were looked at before are no new measurement.
     fn check_is_new(&self, place: usize, sessions: &[Session], measured: &[Session]) -> Result<(), Incomparable> {
         let pinned = &self.pinned.configurations[place];
@@ -270,7 +277,7 @@ impl Trials<'_> {
 
     fn attempt(&self, trial: &Trial, sessions: &[Session]) -> Result<Attempt, Incomparable> {
         let baseline = self.baseline_of(trial);
-        let limit = QuietLimit::of(&self.pinned.configurations[trial.place].sessions);
+        let limit = self.limit_of(trial, &baseline);
         attempt_of_sessions(&baseline, sessions, (limit, self.is_same_work(&baseline))).map_err(|too_few| {
             let name = &self.pinned.name;
             let mend = match &self.pinned.source {
@@ -293,8 +300,7 @@ impl Trials<'_> {
     fn rows(&self, trials: &[Trial], measured: &[Vec<Session>], threshold: f64) -> Vec<VerdictRow> {
         let row = |trial: &Trial| {
             let baseline = self.baseline_of(trial);
-            let before =
-                median_step_ms(&baseline.sessions, QuietLimit::of(&self.pinned.configurations[trial.place].sessions));
+            let before = median_step_ms(&baseline.sessions, self.limit_of(trial, &baseline));
             let now = &measured[trial.place];
             let now = median_step_ms(now, self.limit_now(trial.place).or_else(|| QuietLimit::of(now)));
             let step_ms = [before, now];
