@@ -263,6 +263,7 @@ fn a_baseline_that_is_absent_damaged_or_of_another_version_is_refused_by_name() 
 #[test]
 fn too_few_sessions_are_no_pass() {
     let dir = saved();
+    stretch(dir.path(), "pinned.json", 1.0);
     change(dir.path(), "pinned.json", |baseline| {
         baseline["configurations"][0]["sessions"].as_array_mut().expect("sessions").truncate(2);
     });

@@ -2,9 +2,9 @@
 
 use crate::record::Session;
 
-/// By how much longer than usual a fixed piece of work may take. Cores that a neighbour slows down take 1.4 times as long, which is
+/// By how much longer than usual a fixed piece of work may take. Cores that a neighbour slows down take 1.4 to 1.6 times as long, which is
 /// corrected; a core that another process is at work on, several times.
-pub const USUAL_TIMES: f64 = 1.5;
+pub const USUAL_TIMES: f64 = 2.0;
 
 /// The time more than usual that threads may wait for a core, by the time of the sample.
 pub const WAITED: f64 = 0.1;
@@ -99,7 +99,7 @@ mod tests {
         let mut times = [[9.0, 9.0]; 20];
         times[..4].fill([3.0, 2.0]);
         let limit = QuietLimit::of([&session(&[1.0; 19], &times)]);
-        assert_eq!(limit, Some(QuietLimit { yardsticks_ms: [4.5, 3.0], waited: 0.01 + WAITED }));
+        assert_eq!(limit, Some(QuietLimit { yardsticks_ms: [6.0, 4.0], waited: 0.01 + WAITED }));
     }
 
     #[test]
