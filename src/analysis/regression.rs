@@ -312,7 +312,7 @@ mod tests {
         let slow = 1.1f64.ln();
         let levels = [0.0, 0.0, 0.0, 0.0, slow, slow];
         let levels = levels.to_vec();
-        assert!((noise_floor(&[levels.clone()], 2).expect("six") - 0.1).abs() < 1e-12);
+        assert!((noise_floor(std::slice::from_ref(&levels), 2).expect("six") - 0.1).abs() < 1e-12);
         // A fixed piece of work shows half of it, or that nothing was slower.
         let half: Vec<f64> = levels.iter().map(|level| 0.5 * level).collect();
         assert!((noise_floor(&[levels.clone(), half], 2).expect("six") - (0.5 * slow).exp() + 1.0).abs() < 1e-12);

@@ -23,16 +23,16 @@ pub struct QuietLimit {
 
 impl QuietLimit {
     /// That of sessions in which fixed pieces of work were done; `None` where there are none.
-    pub fn of<'a>(sessions: impl IntoIterator<Item = &'a Session> + Clone) -> Option<Self> {
+    pub fn of(sessions: &[Session]) -> Option<Self> {
         let usual = |numbers: &mut dyn Iterator<Item = f64>| {
             let mut numbers: Vec<f64> = numbers.collect();
             numbers.sort_by(f64::total_cmp);
             numbers.get((FASTEST * numbers.len() as f64) as usize).copied()
         };
-        let yardsticks = || sessions.clone().into_iter().flat_map(|session| &session.yardsticks_ms);
+        let yardsticks = || sessions.iter().flat_map(|session| &session.yardsticks_ms);
         let yardsticks_ms =
             [usual(&mut yardsticks().map(|times| times[0]))?, usual(&mut yardsticks().map(|times| times[1]))?];
-        let waited = usual(&mut sessions.clone().into_iter().flat_map(|session| &session.waited).copied())?;
+        let waited = usual(&mut sessions.iter().flat_map(|session| &session.waited).copied())?;
         Some(Self { yardsticks_ms: yardsticks_ms.map(|ms| ms * USUAL_TIMES), waited: waited + WAITED })
     }
 
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_sample_beside_work_that_took_several_times_as_long_does_not_count() {
         let quiet = session(&[10.0; 9], &[[3.0, 2.0]; 10]);
-        let limit = QuietLimit::of([&quiet]).expect("pieces of work");
+        let limit = QuietLimit::of(std::slice::from_ref(&quiet)).expect("pieces of work");
         // The third piece waited for a core, the last one found a slower one.
         let busy = session(
             &[1.0, 2.0, 3.0, 4.0, 5.0],
@@ -98,14 +98,14 @@ mod tests {
     fn what_is_usual_is_that_of_the_quiet_moments() {
         let mut times = [[9.0, 9.0]; 20];
         times[..4].fill([3.0, 2.0]);
-        let limit = QuietLimit::of([&session(&[1.0; 19], &times)]);
+        let limit = QuietLimit::of(&[session(&[1.0; 19], &times)]);
         assert_eq!(limit, Some(QuietLimit { yardsticks_ms: [6.0, 4.0], waited: 0.01 + WAITED }));
     }
 
     #[test]
     fn without_pieces_of_work_every_sample_counts() {
         let on_a_gpu = session(&[1.0, 2.0], &[]);
-        assert_eq!(QuietLimit::of([&on_a_gpu]), None);
+        assert_eq!(QuietLimit::of(std::slice::from_ref(&on_a_gpu)), None);
         assert_eq!(undisturbed(&on_a_gpu, None), Undisturbed { step_ms: vec![1.0, 2.0], yardsticks_ms: vec![] });
     }
 }

@@ -372,12 +372,14 @@ mod tests {
     #[test]
     fn transposed_products_are_those_of_the_definition_where_they_are_used() {
         let width = panel_width::<f32>();
+        // The rows that are used of each panel, from its first to behind its last.
         for (count, skipped, [left, right], outputs, first, used) in [
-            (1, 0, [1, 1], 3, 0, vec![0..2]),
-            (300, 0, [20, 3], 3 * width - 5, 1, vec![0..23, 4..23]),
-            (300, 140, [17, 29], 3 * width - 5, 0, vec![0..46, 3..20]),
-            (129, 5, [1, 40], width, 0, vec![1..41]),
+            (1, 0, [1, 1], 3, 0, &[(0, 2)][..]),
+            (300, 0, [20, 3], 3 * width - 5, 1, &[(0, 23), (4, 23)]),
+            (300, 140, [17, 29], 3 * width - 5, 0, &[(0, 46), (3, 20)]),
+            (129, 5, [1, 40], width, 0, &[(1, 41)]),
         ] {
+            let used: Vec<Range<usize>> = used.iter().map(|(start, end)| *start..*end).collect();
             let (x, h) = (numbers(count * left, 1), numbers((count - skipped) * right, 2));
             let gradient = numbers(count * outputs, 3);
             let columns = first * width..outputs.min((first + used.len()) * width);

@@ -244,7 +244,7 @@ mod tests {
                 }
                 found
             };
-            [each(|x| x.sigmoid()), each(|x| x.tanh()), each(|x| x.settled())]
+            [each(Lanes::sigmoid), each(Lanes::tanh), each(Lanes::settled)]
         }
     }
 
