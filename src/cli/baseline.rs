@@ -13,7 +13,7 @@ use super::gate::{
 };
 use super::speed::{BASELINE_SESSIONS, GATE_SESSIONS, Measured, SpeedArgs, sessions};
 use super::{print, say};
-use crate::gate::{Configuration, QuietLimit, is_usable, noise_floor_of};
+use crate::gate::{Configuration, QuietLimit, noise_floor_of, usable_sessions};
 use crate::record::{
     BASELINE_VERSION, Baseline, BaselineConfiguration, BaselineSource, BaselineStore, Environment, Kept, Session,
     StoreError, baseline_names, read_pinned,
@@ -257,8 +257,7 @@ fn add(
 /// The sessions that a gate lacks.
 fn sessions_lacking(baseline: &Baseline) -> Option<usize> {
     let usable = |configuration: &BaselineConfiguration| {
-        let limit = QuietLimit::of(&configuration.sessions);
-        configuration.sessions.iter().filter(|session| is_usable(session, limit)).count()
+        usable_sessions(&configuration.sessions, QuietLimit::of(&configuration.sessions))
     };
     let least = baseline.configurations.iter().map(usable).min()?;
     crate::analysis::MINIMUM_SESSIONS.checked_sub(least).filter(|needed| *needed > 0)

@@ -14,7 +14,7 @@ use crate::analysis::{MINIMUM_SAMPLES, MINIMUM_SESSIONS};
 use crate::config::Source;
 use crate::data::Sources;
 use crate::device::{self, AdapterKind};
-use crate::gate::{self, Configuration, Effort, PairLevels, QuietLimit};
+use crate::gate::{self, Configuration, Effort, MeasurerError, PairLevels, QuietLimit};
 use crate::plan;
 use crate::record::{Environment, Session};
 
@@ -142,19 +142,16 @@ impl<'a> Measured<'a> {
         let binary = std::env::current_exe()?;
         let mut sessions: Vec<Vec<Session>> = vec![Vec::new(); places.len()];
         let limit = |place: usize, sessions: &[Session]| limits[place].or_else(|| QuietLimit::of(sessions));
-        let progress = Progress::new(count, &SESSIONS, self.args.quiet);
-        for round in 1..=count * MOST_SESSIONS {
-            let usable = sessions.iter().enumerate().map(|(place, sessions)| {
-                let limit = limit(place, sessions);
-                sessions.iter().filter(|session| gate::is_usable(session, limit)).count()
-            });
-            let lacking: Vec<usize> =
-                usable.enumerate().filter(|(_, usable)| *usable < count).map(|(place, _)| place).collect();
+        self.rounds(count * MOST_SESSIONS, count, what, |round| {
+            let limits: Vec<Option<QuietLimit>> =
+                sessions.iter().enumerate().map(|(place, sessions)| limit(place, sessions)).collect();
+            let is_lacking = |place: &usize| gate::usable_sessions(&sessions[*place], limits[*place]) < count;
+            let lacking: Vec<usize> = (0..places.len()).filter(is_lacking).collect();
             if lacking.is_empty() {
-                break;
+                return Ok(false);
             }
             let wanted: Vec<(usize, Option<QuietLimit>)> =
-                lacking.iter().map(|place| (places[*place], limit(*place, &sessions[*place]))).collect();
+                lacking.iter().map(|place| (places[*place], limits[*place])).collect();
             let found = gate::measure_session(
                 &binary,
                 &self.arguments,
@@ -162,14 +159,10 @@ impl<'a> Measured<'a> {
                 self.effort(),
                 round,
                 self.has_yardstick,
-            );
-            self.check_stop().inspect_err(|_| progress.end())?;
-            for (place, session) in lacking.into_iter().zip(found.inspect_err(|_| progress.end())?) {
-                sessions[place].push(session);
-            }
-            progress.finish(round.min(count), what, super::progress::COMPLETE);
-        }
-        progress.end();
+            )?;
+            lacking.into_iter().zip(found).for_each(|(place, session)| sessions[place].push(session));
+            Ok(true)
+        })?;
         Ok(sessions)
     }
 
@@ -183,21 +176,38 @@ impl<'a> Measured<'a> {
     ) -> anyhow::Result<Vec<Vec<PairLevels>>> {
         let binary = std::env::current_exe()?;
         let mut rounds = vec![Vec::new(); places.len()];
-        let progress = Progress::new(count, &SESSIONS, self.args.quiet);
-        for round in 1..=count {
+        self.rounds(count, count, what, |round| {
             let found = gate::measure_pairs(
                 [(base, of_base), (&binary, &self.configurations)],
                 &self.arguments,
                 places,
                 self.effort(),
                 round,
-            );
-            self.check_stop().inspect_err(|_| progress.end())?;
-            let found = found.inspect_err(|_| progress.end())?;
+            )?;
             rounds.iter_mut().zip(found).for_each(|(rounds, round)| rounds.push(round));
-            progress.finish(round, what, super::progress::COMPLETE);
+            Ok(true)
+        })?;
+        Ok(rounds)
+    }
+
+    /// Measures at most so many times, until nothing is left to measure, and shows how far it is on the way to `count`.
+    fn rounds(
+        &self,
+        most: usize,
+        count: usize,
+        what: &str,
+        mut measure: impl FnMut(usize) -> Result<bool, MeasurerError>,
+    ) -> anyhow::Result<()> {
+        let progress = Progress::new(count, &SESSIONS, self.args.quiet);
+        for round in 1..=most {
+            let measured = measure(round);
+            self.check_stop().inspect_err(|_| progress.end())?;
+            if !measured.inspect_err(|_| progress.end())? {
+                break;
+            }
+            progress.finish(round.min(count), what, super::progress::COMPLETE);
         }
         progress.end();
-        Ok(rounds)
+        Ok(())
     }
 }

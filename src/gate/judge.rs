@@ -130,9 +130,9 @@ impl Levels {
     }
 }
 
-/// Whether a session has enough samples that count.
-pub fn is_usable(session: &Session, limit: Option<QuietLimit>) -> bool {
-    level(&undisturbed(session, limit).step_ms).is_some()
+/// How many sessions have enough samples that count.
+pub fn usable_sessions(sessions: &[Session], limit: Option<QuietLimit>) -> usize {
+    Levels::of(sessions, limit).count()
 }
 
 /// Rounds of pairs: the noise floor is what a second process of the base shows in place of the candidate.
@@ -244,6 +244,21 @@ mod tests {
         assert_eq!(decide(&[attempt; ATTEMPTS], 0.05), Decision::NoChange);
         let uncorrected = attempt_of_sessions(&baseline, &slower, (None, false)).expect("enough");
         assert_eq!(decide(&[uncorrected; ATTEMPTS], 0.05), Decision::Regression);
+    }
+
+    #[test]
+    fn a_machine_that_becomes_half_as_fast_within_a_session_is_corrected() {
+        let work = [3.0, 3.0, 3.0, 3.0, 6.0, 6.0].map(|ms| [ms, 2.0 * ms]);
+        let session = Session {
+            step_ms: vec![1.0, 1.0, 1.0, 2.0, 2.0],
+            yardsticks_ms: work.to_vec(),
+            waited: vec![0.0; MINIMUM_SAMPLES],
+        };
+        let [alone, together] = Levels::of(std::slice::from_ref(&session), None).corrected.expect("pieces of work");
+        assert!((alone[0] - (1.0f64 / 3.0).ln()).abs() < 1e-12, "{alone:?}");
+        assert!((together[0] - (1.0f64 / 6.0).ln()).abs() < 1e-12, "{together:?}");
+        let one_is_lost = Session { yardsticks_ms: work[1..].to_vec(), ..session };
+        assert_eq!(Levels::of(&[one_is_lost], None).corrected, None);
     }
 
     #[test]

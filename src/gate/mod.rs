@@ -19,8 +19,8 @@ mod yardstick;
 pub use client::{Measurer, MeasurerError};
 pub use environment::{ALLOWABLE, Difference, differences, refused};
 pub use judge::{
-    TooFew, Trial, attempt_of_rounds, attempt_of_sessions, decide_all, is_usable, median_step_ms, noise_floor_of,
-    spread,
+    TooFew, Trial, attempt_of_rounds, attempt_of_sessions, decide_all, median_step_ms, noise_floor_of, spread,
+    usable_sessions,
 };
 pub use protocol::{Configuration, Hello, PROTOCOL_VERSION};
 pub use quiet::{QuietLimit, USUAL_TIMES, WAITED};

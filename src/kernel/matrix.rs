@@ -482,16 +482,10 @@ fn by_inputs<S: Simd, T: Real, const ROWS: usize>(
                 let sums: Tile<S, T, ROWS> = if count == ROWS {
                     transposed_tile(simd, &x.elements[start * x.columns + input..], x.columns, rows_of_panel)
                 } else {
-                    for (place, row) in tail.iter_mut().zip(start..end) {
-                        place[..count].copy_from_slice(&x.elements[row * x.columns + input..][..count]);
-                    }
+                    group(x, start..end, input..inputs.end, &mut tail);
                     grouped_tile(simd, &tail, rows_of_panel)
                 };
-                if start == 0 {
-                    store(simd, &sums[..count], out, outputs, width);
-                } else {
-                    add(simd, &sums[..count], out, outputs, width);
-                }
+                settle(simd, start == 0, &sums[..count], out, outputs, width);
             }
         }
     }
@@ -514,7 +508,7 @@ fn by_grouped_inputs<S: Simd, T: Real, const ROWS: usize>(
     let at_a_time = BLOCK.min(rows);
     let panels = outputs.div_ceil(width).min((PACKED / (at_a_time * width)).max(1));
     let mut packed = pool::take::<T>(panels * at_a_time * width);
-    let mut group = vec![[T::default(); ROWS]; at_a_time];
+    let mut grouped = vec![[T::default(); ROWS]; at_a_time];
     for start in (0..rows).step_by(BLOCK) {
         let end = rows.min(start + BLOCK);
         for first in (0..outputs).step_by(panels * width) {
@@ -522,22 +516,12 @@ fn by_grouped_inputs<S: Simd, T: Real, const ROWS: usize>(
             pack::<S, T>(gradient.some(&(start..end)), &now, &mut packed);
             for input in inputs.clone().step_by(ROWS) {
                 let count = ROWS.min(inputs.end - input);
-                for (place, row) in group.iter_mut().zip(start..end) {
-                    let numbers = &x.row(row)[input..input + count];
-                    match numbers.first_chunk::<ROWS>() {
-                        Some(whole) => *place = *whole,
-                        None => place[..count].copy_from_slice(numbers),
-                    }
-                }
+                group(x, start..end, input..input + count, &mut grouped);
                 let out = &mut out[(input - inputs.start) * outputs..];
                 for (first, panel) in now.clone().step_by(width).zip(packed.chunks_exact((end - start) * width)) {
                     let (width, out) = (width.min(outputs - first), &mut out[first..]);
-                    let sums: Tile<S, T, ROWS> = grouped_tile(simd, &group, T::vectors::<S>(panel));
-                    if start == 0 {
-                        store(simd, &sums[..count], out, outputs, width);
-                    } else {
-                        add(simd, &sums[..count], out, outputs, width);
-                    }
+                    let sums: Tile<S, T, ROWS> = grouped_tile(simd, &grouped, T::vectors::<S>(panel));
+                    settle(simd, start == 0, &sums[..count], out, outputs, width);
                 }
             }
         }
@@ -545,7 +529,42 @@ fn by_grouped_inputs<S: Simd, T: Real, const ROWS: usize>(
     pool::give(packed);
 }
 
-/// The sums over a panel's rows of the products with `ROWS` numbers for each of them.
+/// Puts some columns of some rows side by side, at most `ROWS` of them.
+#[inline(always)]
+fn group<T: Real, const ROWS: usize>(
+    x: Rows<'_, T>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    places: &mut [[T; ROWS]],
+) {
+    for (place, row) in places.iter_mut().zip(rows) {
+        let numbers = &x.row(row)[columns.clone()];
+        match numbers.first_chunk::<ROWS>() {
+            Some(whole) => *place = *whole,
+            None => place[..numbers.len()].copy_from_slice(numbers),
+        }
+    }
+}
+
+/// Writes a tile of the first rows that are taken at a time, and adds those of the others.
+#[inline(always)]
+fn settle<S: Simd, T: Real>(
+    simd: S,
+    is_first: bool,
+    sums: &[[T::Vector<S>; SIDE_BY_SIDE]],
+    out: &mut [T],
+    columns: usize,
+    width: usize,
+) {
+    if is_first {
+        store(simd, sums, out, columns, width);
+    } else {
+        add(simd, sums, out, columns, width);
+    }
+}
+
+/// The sums over a panel's rows of the products with `ROWS` numbers for each of them, which stand side by side: without the check for each
+/// row that [`transposed_tile`] needs.
 #[inline(always)]
 fn grouped_tile<S: Simd, T: Real, const ROWS: usize>(
     simd: S,

@@ -3,7 +3,7 @@
 use super::format::significant;
 use super::table::{number, table};
 use crate::gate::science::{Deviation, Tolerance};
-use crate::gate::{QuietLimit, is_usable, median_step_ms, spread};
+use crate::gate::{QuietLimit, median_step_ms, spread, usable_sessions};
 use crate::record::Baseline;
 use crate::schema::{Against, Verdict, VerdictRow};
 
@@ -17,7 +17,7 @@ pub fn baseline_table(baseline: &Baseline) -> String {
         table.add_row([
             comfy_table::Cell::new(&configuration.name),
             number(median_step_ms(sessions, limit).map_or_else(String::new, |ms| significant(ms, 4))),
-            number(sessions.iter().filter(|session| is_usable(session, limit)).count().to_string()),
+            number(usable_sessions(sessions, limit).to_string()),
             number(spread(sessions, limit).map_or_else(String::new, percent)),
             number(configuration.noise_floor.map_or_else(String::new, percent)),
         ]);

@@ -36,10 +36,9 @@ pub(super) fn execute(name: &str, args: &GateArgs) -> anyhow::Result<ExitCode> {
     decide_all(&mut all, args.threshold(), |attempt, open| {
         let mut places: Vec<usize> = open.iter().map(|trial| trial.place).collect();
         places.dedup();
-        if attempt > 0 {
-            announce(args, places.len(), subject.pause(args));
-            subject.wait(args)?;
-        }
+        let pause = subject.pause(attempt, args);
+        announce(args, attempt, places.len(), pause.as_secs_f64());
+        subject.wait(pause)?;
         let Some(sessions) = subject.measure(attempt, args, &trials, &places)? else {
             return Ok(false);
         };
@@ -100,22 +99,20 @@ impl<'a> Subject<'a> {
         Ok(Self::Config(measured))
     }
 
-    /// The seconds to another attempt: benches take long enough themselves.
-    fn pause(&self, args: &GateArgs) -> f64 {
+    /// The time before an attempt: benches take long enough themselves.
+    fn pause(&self, attempt: usize, args: &GateArgs) -> Duration {
         match self {
-            Self::Config(_) => args.pause,
-            Self::Criterion { .. } => 0.0,
+            Self::Config(_) if attempt > 0 => Duration::from_secs_f64(args.pause),
+            _ => Duration::ZERO,
         }
     }
 
-    /// Waits for them, or for Ctrl-C.
-    fn wait(&self, args: &GateArgs) -> Result<(), Interrupted> {
-        let Self::Config(measured) = self else {
-            return Ok(());
-        };
-        let mut left = Duration::from_secs_f64(args.pause);
+    /// Waits so long, or for Ctrl-C.
+    fn wait(&self, mut left: Duration) -> Result<(), Interrupted> {
         while !left.is_zero() {
-            measured.check_stop()?;
+            if let Self::Config(measured) = self {
+                measured.check_stop()?;
+            }
             let now = left.min(Duration::from_millis(100));
             thread::sleep(now);
             left -= now;

@@ -217,8 +217,8 @@ pub(super) fn criterion_sessions(dir: &Path) -> anyhow::Result<Vec<(String, Sess
 }
 
 /// Says that another attempt begins, after so many seconds.
-fn announce(args: &GateArgs, open: usize, pause: f64) {
-    if !args.speed.quiet {
+fn announce(args: &GateArgs, attempt: usize, open: usize, pause: f64) {
+    if attempt > 0 && !args.speed.quiet {
         let plural = if open == 1 { "" } else { "s" };
         let when = if pause > 0.0 { format!(" in {pause} s") } else { String::new() };
         say(&format!("{open} configuration{plural} changed: measuring again{when}"));

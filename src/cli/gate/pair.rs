@@ -33,9 +33,7 @@ pub(super) fn execute(base: &Path, args: &GateArgs) -> anyhow::Result<ExitCode> 
     let mut all: Vec<Vec<PairLevels>> = vec![Vec::new(); places.len()];
     decide_all(&mut trials, args.threshold(), |attempt, open| {
         let of_open: Vec<(usize, usize)> = open.iter().map(|trial| places[trial.place]).collect();
-        if attempt > 0 {
-            announce(args, of_open.len(), 0.0);
-        }
+        announce(args, attempt, of_open.len(), 0.0);
         let rounds = measured.pairs(
             (base, &of_base.configurations),
             args.sessions,
