@@ -372,8 +372,8 @@ pub struct VerdictRow {
     pub ratio_low: f64,
     /// The upper end.
     pub ratio_high: f64,
-    /// The ratio divided by that of a fixed piece of work, which shows whether the machine itself became slower; empty where it does not
-    /// count: on GPUs, between pairs, and for benchmarks.
+    /// The ratio divided by that of a fixed piece of work, on one core or on all, whichever leaves less of it: it shows whether the machine
+    /// itself became slower. Empty where it does not count: on GPUs, between pairs, and for benchmarks.
     pub corrected_ratio: Option<f64>,
     /// The relative change that two measurements of the same program show.
     pub noise_floor: f64,
