@@ -208,7 +208,11 @@ fn above<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::relu(x)
 }
 
-fn stock_elementwise<B: Backend>(z: FloatTensor<B>, slope: Option<FloatTensor<B>>, form: DenseForm) -> FloatTensor<B> {
+pub(super) fn stock_elementwise<B: Backend>(
+    z: FloatTensor<B>,
+    slope: Option<FloatTensor<B>>,
+    form: DenseForm,
+) -> FloatTensor<B> {
     if let Some(function) = form.function.activated() {
         return stock_activated::<B>(z, function);
     }

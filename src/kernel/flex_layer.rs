@@ -21,7 +21,7 @@ use crate::config::Kernels;
 type Primitive = FloatTensor<Flex>;
 
 /// Rows that are taken at a time.
-const ROWS: usize = 32;
+pub(super) const ROWS: usize = 32;
 
 /// Numbers that are taken at a time where rows do not matter.
 const PIECE: usize = 8192;
@@ -165,16 +165,26 @@ fn column_moments<T: Columns>(x: &[T], shape: &Shape) -> (Primitive, Primitive) 
     });
     let (mut mean, mut variance) = (vec![T::default(); seeds * units], vec![T::default(); seeds * units]);
     let outputs = mean.chunks_exact_mut(units).zip(variance.chunks_exact_mut(units));
-    for (parts, (mean, squares)) in parts.chunks_exact(shape.pieces() * 2 * units).zip(outputs) {
-        let mut before = 0;
-        for part in parts.chunks_exact(2 * units) {
-            let count = ROWS.min(rows - before);
-            T::merge(part, mean, squares, (before, count));
-            before += count;
-        }
-        squares.iter_mut().for_each(|sum| *sum = *sum / T::from_f64(rows as f64));
+    for (parts, (mean, variance)) in parts.chunks_exact(shape.pieces() * 2 * units).zip(outputs) {
+        merge_moments(parts.chunks_exact(2 * units), rows, mean, variance);
     }
     (tensor(mean, [seeds, units]), tensor(variance, [seeds, units]))
+}
+
+/// The moments of so many rows from those of pieces, [`ROWS`] of them each but the last one, in their order.
+pub(super) fn merge_moments<'a, T: Columns>(
+    parts: impl Iterator<Item = &'a [T]>,
+    rows: usize,
+    mean: &mut [T],
+    variance: &mut [T],
+) {
+    let mut before = 0;
+    for part in parts {
+        let count = ROWS.min(rows - before);
+        T::merge(part, mean, variance, (before, count));
+        before += count;
+    }
+    variance.iter_mut().for_each(|sum| *sum = *sum / T::from_f64(rows as f64));
 }
 
 /// `phi(gamma (x - mean) / deviation + beta)`
@@ -257,12 +267,7 @@ fn input_gradients<T: Columns>(
             T::add_to(&part[units..], of_beta);
         }
     }
-    // gradient x factor - offset - (x - mean) x slope
-    let share = T::from_f64(1.0 / rows as f64);
-    let factor: Vec<T> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| *gamma * *inverse).collect();
-    let offset: Vec<T> = factor.iter().zip(&of_beta).map(|(factor, sum)| *factor * *sum * share).collect();
-    let slope = |(place, factor): (usize, &T)| *factor * of_gamma[place] * share * inverse[place];
-    let slope: Vec<T> = factor.iter().enumerate().map(slope).collect();
+    let [factor, offset, slope] = derivative(rows, [gamma, &inverse, &of_gamma, &of_beta]);
     let work = shape.cut(x).zip(shape.cut_mut(gradient.storage_mut::<T>()));
     shape.each(work.collect(), |((seed, x), (_, gradient))| {
         let columns = [mean, &factor, &offset, &slope].map(|numbers| shape.of_seed(numbers, seed));
@@ -271,8 +276,19 @@ fn input_gradients<T: Columns>(
     Ok((gradient, tensor(of_gamma, [seeds * units]), tensor(of_beta, [seeds * units])))
 }
 
+/// The gradient with respect to the input of a normalization over so many rows is `gradient x factor - offset - (x - mean) x slope`: these
+/// three, from gamma, the inverse of the deviation and the gradients with respect to gamma and beta.
+pub(super) fn derivative<T: Columns>(rows: usize, [gamma, inverse, of_gamma, of_beta]: [&[T]; 4]) -> [Vec<T>; 3] {
+    let share = T::from_f64(1.0 / rows as f64);
+    let factor: Vec<T> = gamma.iter().zip(inverse).map(|(gamma, inverse)| *gamma * *inverse).collect();
+    let offset = factor.iter().zip(of_beta).map(|(factor, sum)| *factor * *sum * share).collect();
+    let slope = |(place, factor): (usize, &T)| *factor * of_gamma[place] * share * inverse[place];
+    let slope = factor.iter().enumerate().map(slope).collect();
+    [factor, offset, slope]
+}
+
 /// A number with loops over rows in vector instructions.
-trait Columns: Vectorized {
+pub(super) trait Columns: Vectorized {
     /// The mean of each column and the sum of squared distances from it.
     fn moments(rows: &[Self], mean: &mut [Self], squares: &mut [Self]);
     /// Takes the moments of `count` more rows into those of so many before (Chan, Golub and `LeVeque` 1979).
@@ -283,10 +299,12 @@ trait Columns: Vectorized {
     fn sum_gradients(rows: [&[Self]; 2], columns: [&[Self]; 2], of_gamma: &mut [Self], of_beta: &mut [Self]);
     /// gradient factor - offset - (x - mean) slope
     fn differentiate_rows(rows: &[Self], columns: [&[Self]; 4], gradient: &mut [Self]);
+    /// shortcut + scale x
+    fn add_scaled(shortcut: &[Self], x: &[Self], scale: Self, output: &mut [Self]);
 }
 
 macro_rules! columns {
-    ($number:ty, $moments:ident, $merge:ident, $scale:ident, $sum:ident, $differentiate:ident) => {
+    ($number:ty, $moments:ident, $merge:ident, $scale:ident, $sum:ident, $differentiate:ident, $add_scaled:ident) => {
         impl Columns for $number {
             fn moments(rows: &[Self], mean: &mut [Self], squares: &mut [Self]) {
                 $moments(rows, mean, squares);
@@ -306,6 +324,17 @@ macro_rules! columns {
 
             fn differentiate_rows(rows: &[Self], columns: [&[Self]; 4], gradient: &mut [Self]) {
                 $differentiate(rows, columns, gradient);
+            }
+
+            fn add_scaled(shortcut: &[Self], x: &[Self], scale: Self, output: &mut [Self]) {
+                $add_scaled(shortcut, x, scale, output);
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+        fn $add_scaled(shortcut: &[$number], x: &[$number], scale: $number, output: &mut [$number]) {
+            for ((output, shortcut), x) in output.iter_mut().zip(shortcut).zip(x) {
+                *output = shortcut + x * scale;
             }
         }
 
@@ -375,5 +404,5 @@ macro_rules! columns {
     };
 }
 
-columns!(f32, moments_f32, merge_f32, scale_rows_f32, sum_gradients_f32, differentiate_rows_f32);
-columns!(f64, moments_f64, merge_f64, scale_rows_f64, sum_gradients_f64, differentiate_rows_f64);
+columns!(f32, moments_f32, merge_f32, scale_rows_f32, sum_gradients_f32, differentiate_rows_f32, add_scaled_f32);
+columns!(f64, moments_f64, merge_f64, scale_rows_f64, sum_gradients_f64, differentiate_rows_f64, add_scaled_f64);

@@ -176,7 +176,7 @@ pub fn add_up<T: Real>(rows: &[T], sums: &mut [T]) -> T {
 /// - x: `[rows, inner]`, weight: `[inner, columns]`
 /// - out: `[rows, some columns]`, row by row
 pub fn multiply<T: Real>(x: Rows<'_, T>, weight: Rows<'_, T>, columns: &Range<usize>, out: &mut [&mut [T]]) {
-    by_columns(x, Second::Plain(weight), columns, out);
+    by_columns(x, Factor::Plain(weight), columns, out);
 }
 
 /// `out = gradient weight^T`, some columns of it, which come from rows of the weight.
@@ -191,21 +191,13 @@ pub fn multiply_by_transpose<T: Real>(
     inputs: &Range<usize>,
     out: &mut [&mut [T]],
 ) {
-    by_columns(gradient, Second::Transposed(weight), inputs, out);
+    by_columns(gradient, Factor::Transposed(weight), inputs, out);
 }
 
-/// The second factor of a product.
-#[derive(Clone, Copy)]
-enum Second<'a, T> {
-    Plain(Rows<'a, T>),
-    /// The transpose of this.
-    Transposed(Rows<'a, T>),
-}
-
-fn by_columns<T: Real>(x: Rows<'_, T>, second: Second<'_, T>, columns: &Range<usize>, out: &mut [&mut [T]]) {
+fn by_columns<T: Real>(x: Rows<'_, T>, second: Factor<'_, T>, columns: &Range<usize>, out: &mut [&mut [T]]) {
     struct ByColumns<'a, 'b, T> {
         x: Rows<'a, T>,
-        second: Second<'a, T>,
+        second: Factor<'a, T>,
         columns: &'a Range<usize>,
         out: &'a mut [&'b mut [T]],
     }
@@ -256,6 +248,164 @@ pub fn multiply_transposed<T: Real>(x: Rows<'_, T>, inputs: Range<usize>, gradie
     Arch::new().dispatch(MultiplyTransposed { x, inputs, gradient, out });
 }
 
+/// The numbers that panels of so many rows and columns take.
+pub fn panels_length<T: Real>(rows: usize, columns: usize) -> usize {
+    rows * columns.next_multiple_of(panel_width::<T>())
+}
+
+/// The matrix whose panels are packed.
+#[derive(Clone, Copy, Debug)]
+pub enum Factor<'a, T> {
+    /// This one.
+    Plain(Rows<'a, T>),
+    /// The transpose of this one.
+    Transposed(Rows<'a, T>),
+}
+
+/// Packs some columns of a matrix in panels for [`multiply_panels`].
+pub fn pack_panels<T: Real>(matrix: Factor<'_, T>, columns: &Range<usize>, panels: &mut [T]) {
+    struct Pack<'a, T> {
+        matrix: Factor<'a, T>,
+        columns: &'a Range<usize>,
+        panels: &'a mut [T],
+    }
+    impl<T: Real> WithSimd for Pack<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            pack_factor::<S, T>(self.matrix, self.columns, self.panels);
+        }
+    }
+    Arch::new().dispatch(Pack { matrix, columns, panels });
+}
+
+#[inline(always)]
+fn pack_factor<S: Simd, T: Real>(matrix: Factor<'_, T>, columns: &Range<usize>, panels: &mut [T]) {
+    match matrix {
+        Factor::Plain(matrix) => pack::<S, T>(matrix, columns, panels),
+        Factor::Transposed(matrix) => pack_transposed(matrix, columns, tile_width::<S, T>(), panels),
+    }
+}
+
+/// `out = x matrix + bias`, from the panels of all columns of the matrix. Every element is the one that [`multiply`] finds.
+///
+/// # Shapes
+///
+/// - x: `[rows, inner]`, bias: `[columns]`
+/// - out: `[rows, columns]`
+pub fn multiply_panels<T: Real>(x: Rows<'_, T>, panels: &[T], bias: Option<&[T]>, columns: usize, out: &mut [T]) {
+    struct OverPanels<'a, T> {
+        x: Rows<'a, T>,
+        panels: &'a [T],
+        bias: Option<&'a [T]>,
+        columns: usize,
+        out: &'a mut [T],
+    }
+    impl<T: Real> WithSimd for OverPanels<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self { x, panels, bias, columns, out } = self;
+            if has_many_registers::<S>() {
+                over_panels::<S, T, WIDEST>(simd, x, panels, bias, columns, out);
+            } else {
+                over_panels::<S, T, NARROW>(simd, x, panels, bias, columns, out);
+            }
+        }
+    }
+    Arch::new().dispatch(OverPanels { x, panels, bias, columns, out });
+}
+
+#[inline(always)]
+fn over_panels<S: Simd, T: Real, const ROWS: usize>(
+    simd: S,
+    x: Rows<'_, T>,
+    panels: &[T],
+    bias: Option<&[T]>,
+    columns: usize,
+    out: &mut [T],
+) {
+    let (rows, width) = (out.len() / columns, tile_width::<S, T>());
+    for (first, panel) in (0..columns).step_by(width).zip(panels.chunks_exact(x.columns * width)) {
+        let (panel, end) = (T::vectors::<S>(panel), columns.min(first + width));
+        let bias = bias.map(|bias| &bias[first..end]);
+        let mut row = 0;
+        while row < rows {
+            let count = rows_of_tile::<ROWS>(rows - row);
+            let at = |place: usize| x.row(row + place.min(count - 1));
+            let out = &mut out[row * columns + first..];
+            let place = (columns, end - first);
+            match count {
+                0..=2 => finish(
+                    simd,
+                    &tile::<S, T, 2>(simd, zeros::<S, T, 2>(simd), std::array::from_fn(at), panel)[..count],
+                    bias,
+                    out,
+                    place,
+                ),
+                3..=4 => finish(
+                    simd,
+                    &tile::<S, T, 4>(simd, zeros::<S, T, 4>(simd), std::array::from_fn(at), panel)[..count],
+                    bias,
+                    out,
+                    place,
+                ),
+                5..=8 if ROWS > 8 => {
+                    finish(
+                        simd,
+                        &tile::<S, T, 8>(simd, zeros::<S, T, 8>(simd), std::array::from_fn(at), panel)[..count],
+                        bias,
+                        out,
+                        place,
+                    );
+                }
+                _ => finish(
+                    simd,
+                    &tile::<S, T, ROWS>(simd, zeros::<S, T, ROWS>(simd), std::array::from_fn(at), panel)[..count],
+                    bias,
+                    out,
+                    place,
+                ),
+            }
+            row += count;
+        }
+    }
+}
+
+/// Of so many rows, those that the next tile takes.
+#[inline(always)]
+pub(super) fn rows_of_tile<const ROWS: usize>(rest: usize) -> usize {
+    match rest {
+        // Two tiles of 8: the sums of one of 4 wait for each other.
+        13..=16 if ROWS > 8 => 8,
+        rest => ROWS.min(rest),
+    }
+}
+
+/// Writes a tile with the bias added.
+#[inline(always)]
+fn finish<S: Simd, T: Real>(
+    simd: S,
+    sums: &[[T::Vector<S>; SIDE_BY_SIDE]],
+    bias: Option<&[T]>,
+    out: &mut [T],
+    (columns, width): (usize, usize),
+) {
+    let Some(bias) = bias else {
+        return store(simd, sums, out, columns, width);
+    };
+    let mut start = [T::splat(simd, T::default()); SIDE_BY_SIDE];
+    for (start, bias) in start.iter_mut().zip(bias.chunks(lanes::<S, T>())) {
+        *start = load::<S, T>(bias);
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        let sums = [T::add(simd, sums[0], start[0]), T::add(simd, sums[1], start[1])];
+        put::<S, T>(simd, &sums, &mut out[row * columns..][..width], |_, new, _| new);
+    }
+}
+
 /// A tile of a result, in registers.
 pub(super) type Tile<S, T, const ROWS: usize> = [[<T as Real>::Vector<S>; SIDE_BY_SIDE]; ROWS];
 
@@ -272,7 +422,7 @@ const PACKED: usize = 1 << 15;
 fn by_panels<S: Simd, T: Real, const ROWS: usize>(
     simd: S,
     x: Rows<'_, T>,
-    second: Second<'_, T>,
+    second: Factor<'_, T>,
     columns: &Range<usize>,
     out: &mut [&mut [T]],
 ) {
@@ -281,10 +431,7 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(
     let mut packed = pool::take::<T>(panels * inner * width);
     for first in columns.clone().step_by(panels * width) {
         let now = first..columns.end.min(first + panels * width);
-        match second {
-            Second::Plain(matrix) => pack::<S, T>(matrix, &now, &mut packed),
-            Second::Transposed(matrix) => pack_transposed(matrix, &now, width, &mut packed),
-        }
+        pack_factor::<S, T>(second, &now, &mut packed);
         for (first, panel) in now.step_by(width).zip(packed.chunks_exact(inner * width)) {
             let place = first - columns.start..columns.end.min(first + width) - columns.start;
             let panel = T::vectors::<S>(panel);

@@ -20,7 +20,11 @@ mod flex_dense;
 #[cfg(feature = "flex")]
 mod flex_layer;
 #[cfg(feature = "flex")]
+mod flex_node;
+#[cfg(feature = "flex")]
 mod flex_recurrent;
+#[cfg(feature = "flex")]
+mod flex_stages;
 #[cfg(feature = "flex")]
 mod flex_update;
 mod layer;
@@ -33,6 +37,7 @@ mod pool;
 #[cfg(feature = "flex")]
 mod product;
 mod recurrent;
+mod stages;
 mod summary;
 #[cfg(feature = "flex")]
 mod team;
@@ -44,9 +49,10 @@ pub use cross_entropy::{CostForm, CostOps, softmax_cross_entropy};
 pub use dense::{DenseCall, DenseForm, DenseOps, DenseParameters, Elementwise, WantedOfDense, affine, dense};
 pub use layer::{Activated, LayerOps, NormForm, Normalized, activated, normalize};
 pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
+pub use stages::{MOST_PARAMETERS, MOST_UNITS, Shortcut, Stage, StageLeft, Stages};
 pub use summary::{
     ActivationSummary, DeltaSummary, FlatParts, GlobalNorm, GradientSummary, Norm, Reading, UpdateSummary,
     activation_summaries, block_norms, delta_summaries, gate_summary, global_norm, gradient_summaries,
-    norms_from_reading, stock_global_norm, update_summaries, values_of,
+    norms_from_reading, recycle, stock_global_norm, update_summaries, values_of,
 };
 pub use update::{Measured, Moments, Rule, Update, has_fused_forms, updated};

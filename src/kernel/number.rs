@@ -38,6 +38,8 @@ pub trait Number:
     fn ln_1p(self) -> Self;
     /// |x|
     fn magnitude(self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
 }
 
 impl Number for f32 {
@@ -77,6 +79,11 @@ impl Number for f32 {
     fn magnitude(self) -> Self {
         self.abs()
     }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self::sqrt(self)
+    }
 }
 
 impl Number for f64 {
@@ -115,5 +122,10 @@ impl Number for f64 {
     #[inline(always)]
     fn magnitude(self) -> Self {
         self.abs()
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self::sqrt(self)
     }
 }

@@ -11,8 +11,8 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::matrix::{
-    NARROW, Real, Rows, Tile, WIDEST, has_many_registers, pack, pack_transposed, panel_width, put, tile, tile_width,
-    transposed_tile,
+    NARROW, Real, Rows, Tile, WIDEST, has_many_registers, pack, pack_transposed, panel_width, put, rows_of_tile, tile,
+    tile_width, transposed_tile,
 };
 use super::pool;
 
@@ -116,11 +116,7 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(simd: S, parts: &[Part<'_, T>]
     for panel in 0..matrix.set_rows.len() {
         let mut first = 0;
         while first < rows {
-            let count = match rows - first {
-                // Two tiles of 8: the sums of one of 4 wait for each other.
-                13..=16 if ROWS > 8 => 8,
-                rest => ROWS.min(rest),
-            };
+            let count = rows_of_tile::<ROWS>(rows - first);
             let place = Place { panel, rows: first..first + count };
             match count {
                 0..=2 => few_rows::<S, T, 2>(simd, parts, matrix, &place, out),

@@ -183,6 +183,14 @@ pub fn delta_summaries(deltas: Vec<Tensor<2>>, seeds: usize) -> Reading {
     Reading::Device(of_each_seed(deltas, seeds, stock_delta_summary))
 }
 
+/// Keeps the memory of tensors that nobody else holds for the next step, where that is worth it.
+pub fn recycle(tensors: impl Iterator<Item = Tensor<2>>) {
+    #[cfg(feature = "flex")]
+    super::flex::recycle(tensors.collect());
+    #[cfg(not(feature = "flex"))]
+    tensors.for_each(drop);
+}
+
 /// Summarizes activations `[seeds x batch, units]`, of each seed; each four numbers become an [`ActivationSummary`].
 pub fn activation_summaries(activations: Vec<Tensor<2>>, seeds: usize, flat: FlatParts) -> Reading {
     #[cfg(feature = "flex")]

@@ -2,9 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::layer::Layer;
+use super::activation::elementwise;
+use super::layer::{DenseLayer, Layer};
 use super::pass::Pass;
+use super::together::Together;
 use crate::config::BlockOrder;
+use crate::kernel::Elementwise;
 
 /// What the blocks of a network have in common.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,31 @@ pub(super) fn residual<const D: usize, L: Layer<D>>(
         }
     }
     shortcut(x) + scaled(branch)
+}
+
+/// [`residual`] as stages, with an identity shortcut.
+pub(super) fn join(form: BlockForm, first: usize, layers: &[DenseLayer], together: &mut Together<'_>) {
+    let shortcut = together.begin_block(layers.len());
+    let mut function = Elementwise::Identity;
+    for (place, layer) in layers.iter().enumerate() {
+        together.enter(|| path(first + place));
+        match form.order {
+            BlockOrder::PreActivation => {
+                layer.join_shape(together);
+                layer.join_linear(together);
+            }
+            BlockOrder::PostActivation if place + 1 == layers.len() => {
+                layer.join_linear(together);
+                layer.norm.iter().for_each(|norm| together.normalize(norm));
+                function = elementwise(layer.shaping().function).unwrap_or(function);
+            }
+            BlockOrder::PostActivation | BlockOrder::ActivationBeforeAddition => layer.join(together),
+        }
+    }
+    together.add(shortcut, form.branch_scale, function);
+    if form.order == BlockOrder::PostActivation {
+        together.keep_activation();
+    }
 }
 
 /// The path of a hidden layer.

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::initializer::{self, Fan};
 use super::pass::Pass;
+use super::together::Together;
 use crate::config::{Kernels, NetworkConfig};
 use crate::kernel::{self, DenseForm, DenseParameters, Elementwise};
 
@@ -55,8 +56,17 @@ impl Dense {
     }
 
     fn forward_with(&self, x: Tensor<2>, offset: Option<Tensor<2>>) -> Tensor<2> {
-        let bias = self.bias.as_ref().map(Param::val);
         let form = DenseForm { function: Elementwise::Identity, seeds: self.seeds, kernels: self.kernels };
-        kernel::dense(x, DenseParameters { weight: self.weight.val(), bias, slope: None }, offset, form)
+        kernel::dense(x, self.parameters(), offset, form)
+    }
+
+    /// The layer as a stage.
+    pub(super) fn join(&self, together: &mut Together<'_>) {
+        together.make_room(1);
+        together.dense(self.parameters(), Elementwise::Identity);
+    }
+
+    fn parameters(&self) -> DenseParameters {
+        DenseParameters { weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val), slope: None }
     }
 }

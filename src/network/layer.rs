@@ -9,8 +9,9 @@ use super::activation::{activate, elementwise};
 use super::initializer::{self, Fan};
 use super::norm::Norm;
 use super::pass::Pass;
+use super::together::Together;
 use crate::config::{Activation, ActivationFunction, Kernels, NetworkConfig, NormPlace};
-use crate::kernel::{self, DenseForm, DenseParameters, Elementwise};
+use crate::kernel::{self, DenseForm, DenseParameters, Elementwise, MOST_UNITS};
 
 /// What all kinds of hidden layers have in common. `D` is the rank of their inputs.
 pub trait Layer<const D: usize> {
@@ -218,15 +219,68 @@ impl DenseLayer {
     /// `phi(x W + b)`
     fn dense(&self, x: Tensor<2>, function: Elementwise, pass: &mut Pass) -> Tensor<2> {
         let offset = pass.delta_leaf(&x);
-        let slope = self.slope().filter(|_| function == Elementwise::Prelu);
-        let parameters = DenseParameters { weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val), slope };
+        let parameters = self.parameters(function);
         kernel::dense(x, parameters, offset, DenseForm { function, seeds: self.seeds, kernels: self.shaping.kernels })
+    }
+
+    fn parameters(&self, function: Elementwise) -> DenseParameters {
+        let slope = self.slope().filter(|_| function == Elementwise::Prelu);
+        DenseParameters { weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val), slope }
     }
 
     /// The activation function, if it directly follows `x W + b`.
     fn function(&self) -> Option<Elementwise> {
         let is_normalized_first = self.norm.is_some() && self.shaping.norm_place == NormPlace::BeforeActivation;
         elementwise(self.shaping.function).filter(|_| !self.shaping.is_linear && !is_normalized_first)
+    }
+
+    /// Whether the layer can go through the graph together with others in this pass; `is_apart` says that its activation function does
+    /// not directly follow its own pre-activations.
+    pub(super) fn joins(&self, pass: &Pass, is_apart: bool) -> bool {
+        let is_narrow = self.weight.shape()[1] <= MOST_UNITS;
+        let is_normalized_by_batch = self.norm.as_ref().is_none_or(|norm| norm.is_batch_norm() && pass.trains());
+        let function = elementwise(self.shaping.function);
+        let has_form = match function {
+            // A slope is learned with the weights before it.
+            Some(Elementwise::Prelu) => self.shaping.is_linear || (!is_apart && self.function() == function),
+            function => function.is_some(),
+        };
+        is_narrow && is_normalized_by_batch && has_form
+    }
+
+    /// [`Layer::linear`] as a stage.
+    pub(super) fn join_linear(&self, together: &mut Together<'_>) {
+        together.dense(self.parameters(Elementwise::Identity), Elementwise::Identity);
+    }
+
+    /// [`Layer::shape`] as stages.
+    pub(super) fn join_shape(&self, together: &mut Together<'_>) {
+        let Shaping { function, norm_place, is_linear, .. } = self.shaping;
+        match (norm_place, &self.norm) {
+            _ if is_linear => {}
+            (NormPlace::AfterActivation, Some(norm)) => {
+                together.normalize_and_activate(None, function);
+                together.keep_activation();
+                together.normalize(norm);
+            }
+            (_, norm) => {
+                together.normalize_and_activate(norm.as_ref(), function);
+                together.keep_activation();
+            }
+        }
+    }
+
+    /// [`Layer::forward`] as stages.
+    pub(super) fn join(&self, together: &mut Together<'_>) {
+        let Some(function) = self.function() else {
+            self.join_linear(together);
+            return self.join_shape(together);
+        };
+        together.dense(self.parameters(function), function);
+        together.keep_activation();
+        if let Some(norm) = &self.norm {
+            together.normalize(norm);
+        }
     }
 
     pub(super) fn seeds(&self) -> usize {

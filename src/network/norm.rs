@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::activation::{activate, elementwise};
 use super::pass::{BatchStatistics, Pass};
 use crate::config::{self, ActivationFunction, Kernels, NetworkConfig};
-use crate::kernel::{self, Activated, Elementwise, NormForm};
+use crate::kernel::{self, Activated, Elementwise, NormForm, Stages};
 
 /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
 #[derive(Module, Debug)]
@@ -105,14 +105,15 @@ impl Norm {
         let axes = (0..D).filter(|axis| *axis != stays).collect();
         let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes, form);
         if is_batch_norm {
-            let units = self.seeds * dims[1];
-            let count = (dims.iter().product::<usize>() / units) as f64;
-            pass.keep_statistics(BatchStatistics {
-                mean: normalized.mean.reshape([units]),
-                variance: normalized.variance.reshape([units]) * (count / (count - 1.0)),
-            });
+            let count = dims.iter().product::<usize>() / (self.seeds * dims[1]);
+            pass.keep_statistics(BatchStatistics::of_batch([normalized.mean, normalized.variance], count));
         }
         normalized.output
+    }
+
+    /// The normalization of a batch, with a function behind it, as a stage.
+    pub(super) fn join(&self, stages: &mut Stages, function: Option<Activated>) {
+        stages.norm(self.gamma.val(), self.beta.val(), self.epsilon, function);
     }
 
     /// Networks are evaluated one by one, so that there is one seed here.

@@ -1,6 +1,6 @@
 //! One forward pass: whether it trains, and what it leaves behind.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Gradients, Tensor};
 
 use crate::kernel::{Form, WantedGradients};
 
@@ -19,6 +19,14 @@ pub struct BatchStatistics {
     pub mean: Tensor<1>,
     /// `[units]`, with n - 1 in the denominator: an estimate of the variance beyond the batch.
     pub variance: Tensor<1>,
+}
+
+impl BatchStatistics {
+    /// Those of a batch of which so many numbers belong to each unit, from their mean and variance, of one or several seeds.
+    pub(super) fn of_batch<const D: usize>([mean, variance]: [Tensor<D>; 2], count: usize) -> Self {
+        let count = count as f64;
+        Self { mean: mean.reshape([-1]), variance: variance.reshape([-1]) * (count / (count - 1.0)) }
+    }
 }
 
 #[derive(Debug)]
@@ -45,8 +53,8 @@ pub struct LayerTrace {
     pub layer_index: usize,
     /// Its path: `hidden.3`.
     pub layer: String,
-    /// A leaf whose gradient is the layer's delta, `[batch, units]`. None for the output layer.
-    pub offset: Option<Tensor<2>>,
+    /// Where the layer's delta is found after the backward pass. None for the output layer.
+    pub delta: Option<Delta>,
     /// Zeros that were added to the layer's input, `[batch, inputs]`, if they are wanted: their gradient is that of the
     /// input.
     pub input_offset: Option<Tensor<2>>,
@@ -54,6 +62,43 @@ pub struct LayerTrace {
     pub activation: Option<Tensor<2>>,
     /// Of a recurrent layer.
     pub recurrence: Option<RecurrenceTrace>,
+}
+
+/// Where the gradient with respect to the pre-activations of a layer is found.
+#[derive(Clone, Debug)]
+pub enum Delta {
+    /// It is the gradient of this leaf, `[batch, units]`.
+    OfLeaf(Tensor<2>),
+    /// It is a part of the gradient of a leaf that several layers have together, `[1, numbers of all]`.
+    Part {
+        /// The leaf.
+        leaf: Tensor<2>,
+        /// The first number of the part.
+        start: usize,
+        /// Batch and units.
+        dims: [usize; 2],
+    },
+}
+
+impl Delta {
+    /// The delta, `[batch, units]`, if the backward pass has found it. What layers have together stays until [`Delta::remove`].
+    pub fn take(&self, gradients: &mut Gradients) -> Option<Tensor<2>> {
+        match self {
+            Self::OfLeaf(leaf) => leaf.grad_remove(gradients),
+            Self::Part { leaf, start, dims } => {
+                let all = leaf.grad(gradients)?;
+                Some(all.slice([0..1, *start..start + dims[0] * dims[1]]).reshape(*dims))
+            }
+        }
+    }
+
+    /// What layers have together, when the first of them asks for it.
+    pub fn remove(self, gradients: &mut Gradients) -> Option<Tensor<2>> {
+        match self {
+            Self::Part { leaf, start: 0, .. } => leaf.grad_remove(gradients),
+            _ => None,
+        }
+    }
 }
 
 /// What a recurrent layer leaves behind, for the probe.
@@ -118,7 +163,7 @@ impl Pass {
         trace.layers.push(LayerTrace {
             layer_index,
             layer: layer(),
-            offset: None,
+            delta: None,
             input_offset,
             activation: None,
             recurrence: None,
@@ -140,19 +185,48 @@ impl Pass {
             return z;
         };
         let (z, offset) = with_offset(z);
-        layer.offset = Some(offset);
+        layer.delta = Some(Delta::OfLeaf(offset));
         z
     }
 
     /// Of the layer that began last: a leaf whose gradient becomes that with respect to its pre-activations, if they are wanted. The
     /// value is not looked at.
     pub(super) fn delta_leaf(&mut self, x: &Tensor<2>) -> Option<Tensor<2>> {
-        let trace = self.trace.as_mut()?;
-        let layer = trace.layers.last_mut()?;
-        let zero = || Tensor::<2>::zeros([1, 1], (&x.device(), x.dtype())).inner();
-        let leaf = Tensor::from_inner(trace.leaf.get_or_insert_with(zero).clone()).require_grad();
-        layer.offset = Some(leaf.clone());
+        let leaf = self.leaf(x)?;
+        self.trace.as_mut()?.layers.last_mut()?.delta = Some(Delta::OfLeaf(leaf.clone()));
         Some(leaf)
+    }
+
+    /// Of a traced pass, a new leaf whose value is not looked at.
+    pub(super) fn leaf(&mut self, x: &Tensor<2>) -> Option<Tensor<2>> {
+        let trace = self.trace.as_mut()?;
+        let zero = || Tensor::<2>::zeros([1, 1], (&x.device(), x.dtype())).inner();
+        Some(Tensor::from_inner(trace.leaf.get_or_insert_with(zero).clone()).require_grad())
+    }
+
+    /// Whether layers leave a trace.
+    pub(super) fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// Whether layers can go through the graph together: the gradients with respect to their inputs are not wanted.
+    pub(super) fn lets_layers_together(&self) -> bool {
+        self.trace.as_ref().is_none_or(|trace| !trace.wants.inputs)
+    }
+
+    /// What one of several layers leaves that went through the graph together.
+    pub(super) fn leave(&mut self, layer: String, delta: Option<Delta>, activation: Option<Tensor<2>>) {
+        if let Some(trace) = &mut self.trace {
+            let layer_index = trace.layers.len();
+            trace.layers.push(LayerTrace {
+                layer_index,
+                layer,
+                delta,
+                input_offset: None,
+                activation,
+                recurrence: None,
+            });
+        }
     }
 
     /// The activations of the layer that began last.
@@ -171,7 +245,7 @@ impl Pass {
     /// What the recurrent layer that began last leaves.
     pub(super) fn recurrence(&mut self, trace: RecurrenceTrace) {
         if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
-            layer.offset.clone_from(&trace.pre_activation_offset);
+            layer.delta = trace.pre_activation_offset.clone().map(Delta::OfLeaf);
             layer.activation = Some(trace.hidden.clone());
             layer.recurrence = Some(trace);
         }

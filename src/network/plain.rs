@@ -8,6 +8,7 @@ use super::activation::{activate_with_slope, has_curvature};
 use super::layer::{Layer, Shaped, Size};
 use super::norm::Norm;
 use super::pass::Pass;
+use super::together::Together;
 use super::{Dense, DenseLayer, Interface, block};
 use crate::config::{BiasInit, NetworkConfig};
 use crate::theory::chain;
@@ -49,12 +50,30 @@ impl Plain {
     }
 
     pub(super) fn forward(&self, inputs: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        if let Some(outputs) = self.forward_together(&inputs, pass) {
+            return outputs;
+        }
         let x = block::chain(self.hidden.iter().enumerate(), inputs, pass);
         let x = pass.enter_output(x);
         match &self.output {
             Some(output) => output.forward(x),
             None => x,
         }
+    }
+
+    /// The same with all layers in few nodes of the graph, where they are better off so.
+    fn forward_together(&self, inputs: &Tensor<2>, pass: &mut Pass) -> Option<Tensor<2>> {
+        let kernels = self.hidden.first()?.shaping().kernels;
+        if !self.hidden.iter().all(|layer| layer.joins(pass, false)) {
+            return None;
+        }
+        let mut together = Together::begin(pass, inputs, self.seeds(), kernels)?;
+        for (index, layer) in self.hidden.iter().enumerate() {
+            together.make_room(1);
+            together.enter(|| block::path(index));
+            layer.join(&mut together);
+        }
+        Some(together.end_with(self.output.as_ref()))
     }
 
     /// The gradient of each output, summed, with respect to its input, written as a forward computation: with the

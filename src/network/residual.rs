@@ -4,9 +4,10 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::block::BlockForm;
-use super::layer::{Shaped, Shaping, Size, learned_slope};
+use super::layer::{Layer, Shaped, Shaping, Size, learned_slope};
 use super::norm::Norm;
 use super::pass::Pass;
+use super::together::Together;
 use super::{Dense, DenseLayer, Interface, activate, block};
 use crate::config::{BlockOrder, NetworkConfig, NormPlace};
 
@@ -64,6 +65,19 @@ impl End {
     }
 }
 
+impl End {
+    fn join(&self, together: &mut Together<'_>) {
+        together.make_room(1);
+        match (&self.norm, self.shaping.norm_place) {
+            (Some(norm), NormPlace::AfterActivation) => {
+                together.normalize_and_activate(None, self.shaping.function);
+                together.normalize(norm);
+            }
+            (norm, _) => together.normalize_and_activate(norm.as_ref(), self.shaping.function),
+        }
+    }
+}
+
 impl Residual {
     pub(super) fn init(config: &NetworkConfig, interface: Interface, seed: u64, device: &Device) -> Self {
         let width = config.width();
@@ -86,6 +100,9 @@ impl Residual {
     }
 
     pub(super) fn forward(&self, inputs: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        if let Some(outputs) = self.forward_together(&inputs, pass) {
+            return outputs;
+        }
         let mut x = inputs;
         if let Some(stem) = &self.stem {
             x = pass.enter(|| "stem".to_owned(), x);
@@ -102,6 +119,27 @@ impl Residual {
             Some(output) => output.forward(x),
             None => x,
         }
+    }
+
+    /// The same with all blocks in few nodes of the graph, where they are better off so.
+    fn forward_together(&self, inputs: &Tensor<2>, pass: &mut Pass) -> Option<Tensor<2>> {
+        let kernels = self.hidden.first()?.shaping().kernels;
+        let is_apart = self.form.order != BlockOrder::ActivationBeforeAddition;
+        if !self.hidden.iter().all(|layer| layer.joins(pass, is_apart)) {
+            return None;
+        }
+        let mut together = Together::begin(pass, inputs, self.seeds(), kernels)?;
+        if let Some(stem) = &self.stem {
+            together.enter(|| "stem".to_owned());
+            stem.join(&mut together);
+        }
+        for (number, layers) in self.hidden.chunks(self.block_layers).enumerate() {
+            block::join(self.form, number * self.block_layers, layers, &mut together);
+        }
+        if let Some(end) = &self.end {
+            end.join(&mut together);
+        }
+        Some(together.end_with(self.output.as_ref()))
     }
 
     pub(super) fn seeds(&self) -> usize {

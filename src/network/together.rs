@@ -1,0 +1,149 @@
+//! Layers that go through the graph together, as [`Stages`].
+
+use burn::tensor::Tensor;
+
+use super::Dense;
+use super::activation::elementwise;
+use super::norm::Norm;
+use super::pass::{BatchStatistics, Delta, Pass};
+use crate::config::{ActivationFunction, Kernels};
+use crate::kernel::{self, DenseParameters, Elementwise, MOST_PARAMETERS, MOST_UNITS, Shortcut, StageLeft, Stages};
+
+/// Layers one after the other, on their way through the graph.
+#[derive(Debug)]
+pub(super) struct Together<'a> {
+    pass: &'a mut Pass,
+    /// What the first stage gets.
+    x: Tensor<2>,
+    stages: Stages,
+    /// Those that leave a trace.
+    layers: Vec<Traced>,
+    /// The place of each dense stage.
+    dense: Vec<usize>,
+    seeds: usize,
+}
+
+/// A layer of which the probe wants something.
+#[derive(Debug)]
+struct Traced {
+    path: String,
+    /// Its place among the dense stages.
+    dense: usize,
+    /// The stage whose output are its activations.
+    activation: Option<usize>,
+}
+
+impl<'a> Together<'a> {
+    /// Begins with the input of the first layer; `None` where layers are better off by themselves.
+    pub(super) fn begin(pass: &'a mut Pass, x: &Tensor<2>, seeds: usize, kernels: Kernels) -> Option<Self> {
+        let is_possible = kernels == Kernels::Fused && pass.lets_layers_together() && kernel::has_fused_forms(x);
+        is_possible.then(|| Self {
+            pass,
+            x: x.clone(),
+            stages: Stages::default(),
+            layers: Vec::new(),
+            dense: Vec::new(),
+            seeds,
+        })
+    }
+
+    /// A layer begins that leaves a trace.
+    pub(super) fn enter(&mut self, path: impl FnOnce() -> String) {
+        if self.pass.is_traced() {
+            self.layers.push(Traced { path: path(), dense: self.dense.len(), activation: None });
+        }
+    }
+
+    /// `phi(x W + b)`
+    pub(super) fn dense(&mut self, parameters: DenseParameters, function: Elementwise) {
+        self.dense.push(self.stages.len());
+        self.stages.dense(parameters, function);
+    }
+
+    /// A normalization without an activation function.
+    pub(super) fn normalize(&mut self, norm: &Norm) {
+        norm.join(&mut self.stages, None);
+    }
+
+    /// A normalization, if there is one, and the activation function behind it, which has no learned slope.
+    pub(super) fn normalize_and_activate(&mut self, norm: Option<&Norm>, function: ActivationFunction) {
+        let function = elementwise(function).unwrap_or(Elementwise::Identity);
+        match (norm, function.activated()) {
+            (Some(norm), Some(function)) => return norm.join(&mut self.stages, Some(function)),
+            (Some(norm), None) => self.normalize(norm),
+            (None, _) => {}
+        }
+        self.stages.sum(Shortcut::None, 1.0, function);
+    }
+
+    /// `phi(shortcut + scale x)`
+    pub(super) fn add(&mut self, shortcut: Shortcut, scale: f64, function: Elementwise) {
+        self.stages.sum(shortcut, scale, function);
+    }
+
+    /// What has just come out are the activations of the layer that began last.
+    pub(super) fn keep_activation(&mut self) {
+        let stage = self.stages.len().checked_sub(1);
+        if let Some(layer) = self.layers.last_mut() {
+            layer.activation = stage;
+        }
+    }
+
+    /// A shortcut that begins here, at the beginning of a block whose layers are so many.
+    pub(super) fn begin_block(&mut self, layers: usize) -> Shortcut {
+        self.make_room(layers);
+        self.stages.len().checked_sub(1).map_or(Shortcut::Input, Shortcut::Output)
+    }
+
+    /// So many layers come that must be in one node of the graph.
+    pub(super) fn make_room(&mut self, layers: usize) {
+        /// Weights, bias, slope, gamma and beta.
+        const MOST_OF_A_LAYER: usize = 5;
+        if self.stages.parameters() + MOST_OF_A_LAYER * layers > MOST_PARAMETERS {
+            self.go();
+        }
+    }
+
+    /// What the output layer hands on, or the last hidden layer if there is none.
+    pub(super) fn end_with(mut self, output: Option<&Dense>) -> Tensor<2> {
+        let joins = output.is_some_and(|output| output.weight.shape()[1] <= MOST_UNITS);
+        output.iter().filter(|_| joins).for_each(|output| output.join(&mut self));
+        self.go();
+        match output {
+            Some(output) if !joins => output.forward(self.x),
+            _ => self.x,
+        }
+    }
+
+    /// Sends the layers up to here through the graph.
+    fn go(&mut self) {
+        if self.stages.is_empty() {
+            return;
+        }
+        let leaf = self.pass.leaf(&self.x);
+        let rows = self.x.dims()[0];
+        let left = std::mem::take(&mut self.stages).run(self.x.clone(), leaf.clone(), self.seeds, Kernels::Fused);
+        let mut starts = Vec::with_capacity(self.dense.len());
+        let mut numbers = 0;
+        for stage in self.dense.drain(..) {
+            let dims = left[stage].output.dims();
+            starts.push((numbers, dims));
+            numbers += dims[0] * dims[1];
+        }
+        for Traced { path, dense, activation } in self.layers.drain(..) {
+            let part = starts.get(dense).zip(leaf.clone());
+            let delta = part.map(|((start, dims), leaf)| Delta::Part { leaf, start: *start, dims: *dims });
+            let activation = activation.map(|stage| {
+                let output = left[stage].output.clone();
+                if output.is_autodiff() { output.inner() } else { output }
+            });
+            self.pass.leave(path, delta, activation);
+        }
+        for moments in left.iter().filter_map(|left| left.moments.clone()) {
+            self.pass.keep_statistics(BatchStatistics::of_batch(moments, rows / self.seeds));
+        }
+        if let Some(StageLeft { output, .. }) = left.into_iter().next_back() {
+            self.x = output;
+        }
+    }
+}
