@@ -201,3 +201,327 @@ impl Stages {
         left
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{DType, Device, Gradients, TensorData};
+
+    use super::*;
+
+    /// A stage with its sizes.
+    #[derive(Clone, Copy, Debug)]
+    enum Part {
+        Dense(usize, Elementwise),
+        NoBias(usize, Elementwise),
+        Norm(Option<Activated>),
+        Sum(Shortcut, f64, Elementwise),
+    }
+
+    use Part::{Dense, NoBias, Norm, Sum};
+
+    const RELU: Elementwise = Elementwise::Relu;
+
+    /// Every kind of stage behind every other one.
+    fn networks() -> Vec<Vec<Part>> {
+        let identity = Elementwise::Identity;
+        let functions = [
+            identity,
+            Elementwise::Sigmoid,
+            Elementwise::Tanh,
+            RELU,
+            Elementwise::LeakyRelu { slope: 0.1 },
+            Elementwise::LeakyRelu { slope: -0.2 },
+            Elementwise::Prelu,
+            Elementwise::Exponential { alpha: 1.67, scale: 1.05 },
+            Elementwise::Gelu,
+            Elementwise::Softplus,
+        ];
+        let after = |function: Elementwise| {
+            let of_sum = if function == Elementwise::Prelu { identity } else { function };
+            vec![Dense(17, function), Sum(Shortcut::None, 0.5, of_sum), NoBias(9, function)]
+        };
+        let mut networks: Vec<Vec<Part>> = functions.map(after).to_vec();
+        networks.extend([
+            vec![Norm(None)],
+            vec![Sum(Shortcut::Input, 0.7, RELU)],
+            vec![
+                Dense(33, identity),
+                Norm(Some(Activated::Tanh)),
+                Dense(65, identity),
+                Norm(None),
+                Sum(Shortcut::None, 1.0, Elementwise::Gelu),
+            ],
+            // Blocks before whose sum there is a normalization, whose sum is activated, and one of two layers.
+            vec![
+                Dense(20, identity),
+                Norm(Some(Activated::Relu)),
+                Dense(20, identity),
+                Sum(Shortcut::Output(0), 0.3, identity),
+                Norm(Some(Activated::Sigmoid)),
+                Dense(20, identity),
+                Sum(Shortcut::Output(3), 1.0, identity),
+                Norm(Some(Activated::Relu)),
+                Dense(3, identity),
+            ],
+            vec![
+                Norm(None),
+                Dense(13, RELU),
+                Dense(37, Elementwise::Tanh),
+                Sum(Shortcut::Input, 2.0, RELU),
+                Dense(37, identity),
+                Norm(None),
+                Sum(Shortcut::Output(3), 1.0, RELU),
+            ],
+        ]);
+        networks
+    }
+
+    /// Numbers without a pattern, none of which is 0, where a function has a kink.
+    fn tensor<const D: usize>(seed: usize, shape: [usize; D], scale: f64, device: &Device, dtype: DType) -> Tensor<D> {
+        let number = |i: usize| scale * ((((i + seed) * 7919 + seed * seed) % 1013) as f64 / 500.3 - 1.0);
+        let numbers: Vec<f64> = (0..shape.iter().product()).map(number).collect();
+        Tensor::from_data(TensorData::new(numbers, shape), (device, dtype))
+    }
+
+    /// Stages with their leaves, of so many seeds.
+    struct Case {
+        x: Tensor<2>,
+        gradient: Tensor<2>,
+        matrices: Vec<Tensor<2>>,
+        vectors: Vec<Tensor<1>>,
+        parts: Vec<Part>,
+        seeds: usize,
+    }
+
+    impl Case {
+        fn new(parts: Vec<Part>, seeds: usize, [batch, inputs]: [usize; 2], dtype: DType) -> Self {
+            let device = Device::flex().autodiff();
+            let mut next = 0;
+            let mut seed = || {
+                next += 1;
+                next
+            };
+            let mut units = inputs;
+            let (mut matrices, mut vectors) = (Vec::new(), Vec::new());
+            for part in &parts {
+                match *part {
+                    Dense(wide, function) | NoBias(wide, function) => {
+                        let scale = 2.0 / (units as f64).sqrt();
+                        matrices.push(tensor(seed(), [seeds * units, wide], scale, &device, dtype).require_grad());
+                        units = wide;
+                        if matches!(part, Dense(..)) {
+                            vectors.push(tensor(seed(), [seeds * units], 0.5, &device, dtype).require_grad());
+                        }
+                        if function == Elementwise::Prelu {
+                            vectors.push(tensor(seed(), [seeds], 0.3, &device, dtype).require_grad());
+                        }
+                    }
+                    Norm(_) => {
+                        vectors
+                            .push((tensor(seed(), [seeds * units], 0.2, &device, dtype) + 1.0).detach().require_grad());
+                        vectors.push(tensor(seed(), [seeds * units], 0.5, &device, dtype).require_grad());
+                    }
+                    Sum(..) => {}
+                }
+            }
+            let x = tensor(seed(), [seeds * batch, inputs], 1.0, &device, dtype).require_grad();
+            let gradient = tensor(seed(), [seeds * batch, units], 1.0, &device, dtype);
+            Self { x, gradient, matrices, vectors, parts, seeds }
+        }
+
+        fn run(&self, offset: Option<Tensor<2>>, kernels: Kernels) -> Vec<StageLeft> {
+            let (mut matrices, mut vectors) = (self.matrices.iter().cloned(), self.vectors.iter().cloned());
+            let mut stages = Stages::default();
+            for part in &self.parts {
+                match *part {
+                    Dense(_, function) | NoBias(_, function) => {
+                        let weight = matrices.next().expect("a weight");
+                        let bias = matches!(part, Dense(..)).then(|| vectors.next().expect("a bias"));
+                        let slope = (function == Elementwise::Prelu).then(|| vectors.next().expect("a slope"));
+                        stages.dense(DenseParameters { weight, bias, slope }, function);
+                    }
+                    Norm(function) => {
+                        let (gamma, beta) = (vectors.next().expect("gamma"), vectors.next().expect("beta"));
+                        stages.norm(gamma, beta, 1e-3, function);
+                    }
+                    Sum(shortcut, scale, function) => stages.sum(shortcut, scale, function),
+                }
+            }
+            stages.run(self.x.clone(), offset, self.seeds, kernels)
+        }
+
+        /// The sum of the products of the output and a gradient.
+        fn cost(&self, left: &[StageLeft]) -> Tensor<1> {
+            (left.last().expect("a stage").output.clone() * self.gradient.clone()).sum()
+        }
+
+        fn gradients(&self, gradients: &Gradients) -> Vec<TensorData> {
+            let matrices = [&self.x].into_iter().chain(&self.matrices);
+            let matrices = matrices.map(|leaf| leaf.grad(gradients).expect("a gradient").into_data());
+            matrices
+                .chain(self.vectors.iter().map(|leaf| leaf.grad(gradients).expect("a gradient").into_data()))
+                .collect()
+        }
+    }
+
+    #[track_caller]
+    fn assert_close(fused: &TensorData, stock: &TensorData, (tolerance, least): (f64, f64), what: &str) {
+        assert_eq!(fused.shape(), stock.shape(), "{what}");
+        let scale = stock.iter::<f64>().fold(least, |largest, x| largest.max(x.abs()));
+        for (a, b) in fused.iter::<f64>().zip(stock.iter::<f64>()) {
+            assert!((a - b).abs() <= tolerance * scale, "{what}: {a} and {b} of {scale}");
+        }
+    }
+
+    fn compare(dtype: DType, tolerance: f64) {
+        for (parts, seeds) in networks().into_iter().flat_map(|parts| [(parts.clone(), 1), (parts, 3)]) {
+            for dims in [[5, 37], [64, 20], [130, 37]] {
+                // An identity shortcut needs as many units as there are inputs.
+                let starts_at_input = parts.iter().any(|part| matches!(part, Sum(Shortcut::Input, ..)));
+                let dims = if starts_at_input { [dims[0], 37] } else { dims };
+                let case = Case::new(parts.clone(), seeds, dims, dtype);
+                let what = format!("{seeds} x {dims:?}, {:?}, {dtype:?}", case.parts);
+                let fused = case.run(None, Kernels::Fused);
+                let stock = case.run(None, Kernels::Stock);
+                assert_eq!((fused.len(), stock.len()), (case.parts.len(), case.parts.len()));
+                for (number, (fused, stock)) in fused.iter().zip(&stock).enumerate() {
+                    let what = format!("stage {number}, {what}");
+                    assert_close(&fused.output.to_data(), &stock.output.to_data(), (tolerance, 0.0), &what);
+                    assert_eq!(fused.moments.is_some(), stock.moments.is_some(), "{what}");
+                    for (fused, stock) in fused.moments.iter().flatten().zip(stock.moments.iter().flatten()) {
+                        assert_close(&fused.to_data(), &stock.to_data(), (tolerance, 1.0), &what);
+                    }
+                }
+                let found = case.gradients(&case.cost(&fused).backward());
+                let expected = case.gradients(&case.cost(&stock).backward());
+                for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    // The gradient of a bias before batch norm is 0 but for rounding.
+                    assert_close(found, expected, (tolerance, 10.0), &format!("gradient {number}, {what}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fused_and_stock_stages_agree_in_both_precisions() {
+        compare(DType::F32, 1e-5);
+        compare(DType::F64, 1e-12);
+    }
+
+    #[test]
+    fn every_backward_pass_is_that_of_finite_differences() {
+        const STEP: f64 = 1e-6;
+        for (parts, seeds) in networks().into_iter().flat_map(|parts| [(parts.clone(), 1), (parts, 2)]) {
+            let mut case = Case::new(parts, seeds, [5, 37], DType::F64);
+            let what = format!("{seeds}, {:?}", case.parts);
+            let found = case.gradients(&case.cost(&case.run(None, Kernels::Fused)).backward());
+            let value = |case: &Case| case.cost(&case.run(None, Kernels::Fused)).into_scalar::<f64>();
+            // Along one direction in the space of each leaf, which no element escapes.
+            let count = 1 + case.matrices.len() + case.vectors.len();
+            for number in 0..count {
+                let mut at = |by: f64| {
+                    let whole = case.matrices.len();
+                    let moved = |leaf: &Tensor<2>| {
+                        let direction = tensor(number + 50, leaf.dims(), by, &leaf.device(), DType::F64);
+                        (leaf.clone().detach() + direction).detach()
+                    };
+                    let moved_vector = |leaf: &Tensor<1>| {
+                        let direction = tensor(number + 50, leaf.dims(), by, &leaf.device(), DType::F64);
+                        (leaf.clone().detach() + direction).detach()
+                    };
+                    if number == 0 {
+                        let moved = moved(&case.x);
+                        let before = std::mem::replace(&mut case.x, moved);
+                        let cost = value(&case);
+                        case.x = before;
+                        cost
+                    } else if number <= whole {
+                        let moved = moved(&case.matrices[number - 1]);
+                        let before = std::mem::replace(&mut case.matrices[number - 1], moved);
+                        let cost = value(&case);
+                        case.matrices[number - 1] = before;
+                        cost
+                    } else {
+                        let moved = moved_vector(&case.vectors[number - 1 - whole]);
+                        let before = std::mem::replace(&mut case.vectors[number - 1 - whole], moved);
+                        let cost = value(&case);
+                        case.vectors[number - 1 - whole] = before;
+                        cost
+                    }
+                };
+                let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+                let numbers: Vec<f64> = found[number].iter::<f64>().collect();
+                let direction = tensor(number + 50, [numbers.len()], 1.0, &Device::flex(), DType::F64).into_data();
+                let slope: f64 = numbers.iter().zip(direction.iter::<f64>()).map(|(a, b)| a * b).sum();
+                let error = (slope - expected).abs();
+                assert!(error <= 1e-5 * expected.abs().max(1.0), "leaf {number}: {slope}, {expected}; {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_the_offset_is_that_of_all_pre_activations() {
+        let identity = Elementwise::Identity;
+        let parts = vec![
+            Dense(20, Elementwise::Tanh),
+            Dense(12, identity),
+            Norm(Some(Activated::Relu)),
+            Dense(12, Elementwise::Gelu),
+            Sum(Shortcut::Output(2), 0.5, identity),
+            NoBias(7, Elementwise::Sigmoid),
+        ];
+        let case = Case::new(parts, 2, [40, 30], DType::F64);
+        let device = Device::flex().autodiff();
+        let leaf = Tensor::<2>::zeros([1, 1], (&device, DType::F64)).require_grad();
+        let left = case.run(Some(leaf.clone()), Kernels::Fused);
+        let gradients = case.cost(&left).backward();
+        let all: Vec<f64> = leaf.grad(&gradients).expect("deltas").into_data().iter::<f64>().collect();
+        let mut start = 0;
+        // What goes into each dense stage, and its units.
+        let inputs = [case.x.to_data(), left[0].output.to_data(), left[2].output.to_data(), left[4].output.to_data()];
+        for ((weight, input), units) in case.matrices.iter().zip(inputs).zip([20, 12, 12, 7]) {
+            let delta = &all[start..start + 2 * 40 * units];
+            start += delta.len();
+            let found: Vec<f64> = weight.grad(&gradients).expect("a gradient").into_data().iter::<f64>().collect();
+            let input: Vec<f64> = input.iter::<f64>().collect();
+            let columns = input.len() / 80;
+            for seed in 0..2 {
+                for (row, unit) in (0..columns).flat_map(|row| (0..units).map(move |unit| (row, unit))) {
+                    let examples = 40 * seed..40 * (seed + 1);
+                    let expected: f64 = examples.map(|n| input[n * columns + row] * delta[n * units + unit]).sum();
+                    let found = found[(seed * columns + row) * units + unit];
+                    assert!((found - expected).abs() <= 1e-12 * expected.abs().max(1.0), "{found} and {expected}");
+                }
+            }
+        }
+        assert_eq!(start, all.len());
+    }
+
+    #[test]
+    fn gradients_at_the_end_of_the_range_keep_their_digits() {
+        let parts = vec![Dense(48, Elementwise::Sigmoid), Dense(32, Elementwise::Sigmoid)];
+        let mut case = Case::new(parts, 1, [100, 20], DType::F32);
+        let found = |case: &Case| case.gradients(&case.cost(&case.run(None, Kernels::Fused)).backward());
+        let ordinary = found(&case);
+        // The smallest number is 2^-149.
+        case.gradient = case.gradient * 2.0_f32.powi(-110);
+        for (ordinary, tiny) in ordinary.iter().zip(&found(&case)) {
+            for (a, b) in ordinary.iter::<f64>().zip(tiny.iter::<f64>()) {
+                let error = (b * 2.0_f64.powi(110) - a).abs();
+                assert!(error <= 1e-6 * a.abs() + 1024.0 * 2.0_f64.powi(-39), "{a} and {b:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_row_of_stages_is_one_node_and_a_longer_one_is_refused() {
+        let deep = |layers: usize| {
+            let parts = vec![Dense(4, Elementwise::Tanh); layers];
+            let case = Case::new(parts, 1, [8, 4], DType::F32);
+            case.gradients(&case.cost(&case.run(None, Kernels::Fused)).backward()).len()
+        };
+        assert_eq!(deep(MOST_PARAMETERS / 2), MOST_PARAMETERS + 1);
+        let refused = std::panic::catch_unwind(|| deep(MOST_PARAMETERS / 2 + 1));
+        assert!(refused.is_err());
+    }
+}
