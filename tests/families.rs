@@ -210,18 +210,26 @@ struct OnDevice {
 }
 
 fn measure(network: &Network, batch: &Batch, config: &RunConfig) -> OnDevice {
-    let mut pass = Pass::traced(Wanted { inputs: true, time_steps: false });
-    let outputs = network.forward(batch.inputs.clone(), &mut pass);
-    let loss = mean_loss(config.training.loss, outputs.clone(), batch.targets.clone());
-    let gradients = loss.backward();
+    let pass = |wanted: Wanted| {
+        let mut pass = Pass::traced(wanted);
+        let outputs = network.forward(batch.inputs.clone(), &mut pass);
+        let loss = mean_loss(config.training.loss, outputs.clone(), batch.targets.clone());
+        (outputs, loss.clone(), loss.backward(), pass.finish().0)
+    };
+    // Layers whose inputs' gradients are wanted are operations of their own; else some go through the graph together.
     let mut sites = BTreeMap::new();
-    for layer in pass.finish().0 {
-        for (site, offset) in [(Site::PreActivation, layer.offset), (Site::Input, layer.input_offset)] {
-            if let Some(offset) = offset {
-                let gradient = offset.grad(&gradients).unwrap_or_else(|| panic!("{site:?} of {}", layer.layer));
-                sites.insert((site, layer.layer.clone()), numbers(gradient));
-            }
+    let (.., gradients, trace) = pass(Wanted { inputs: true, time_steps: false });
+    for layer in trace {
+        if let Some(offset) = layer.input_offset {
+            let gradient = offset.grad(&gradients).unwrap_or_else(|| panic!("input of {}", layer.layer));
+            sites.insert((Site::Input, layer.layer), numbers(gradient));
         }
+    }
+    let (outputs, loss, gradients, trace) = pass(Wanted { inputs: false, time_steps: false });
+    for layer in trace {
+        let delta = layer.delta.and_then(|delta| delta.get(&gradients));
+        let delta = delta.unwrap_or_else(|| panic!("delta of {}", layer.layer));
+        sites.insert((Site::PreActivation, layer.layer), numbers(delta));
     }
     let gradients = collect(network, Some(&GradientsParams::from_grads(gradients, network)));
     let mut probe = Probe::new("r", &config.probe, config.network.function());

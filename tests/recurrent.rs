@@ -483,7 +483,7 @@ fn measure(network: &DeviceNetwork, batch: &Batch, config: &RunConfig) -> OnDevi
     let trace = pass.finish().0;
     let layers = trace.iter().map(|layer| {
         let states = layer.recurrence.as_ref().expect("a recurrent layer").state_offsets.iter().map(of).collect();
-        LayerGradients { delta: layer.offset.as_ref().map(of), states }
+        LayerGradients { delta: layer.delta.as_ref().and_then(|delta| delta.get(&gradients)).map(numbers), states }
     });
     OnDevice {
         layers: layers.collect(),

@@ -81,10 +81,10 @@ pub enum Delta {
 }
 
 impl Delta {
-    /// The delta, `[batch, units]`, if the backward pass has found it. What layers have together stays until [`Delta::remove`].
-    pub fn take(&self, gradients: &mut Gradients) -> Option<Tensor<2>> {
+    /// The delta, `[batch, units]`, if the backward pass has found it.
+    pub fn get(&self, gradients: &Gradients) -> Option<Tensor<2>> {
         match self {
-            Self::OfLeaf(leaf) => leaf.grad_remove(gradients),
+            Self::OfLeaf(leaf) => leaf.grad(gradients),
             Self::Part { leaf, start, dims } => {
                 let all = leaf.grad(gradients)?;
                 Some(all.slice([0..1, *start..start + dims[0] * dims[1]]).reshape(*dims))
@@ -92,12 +92,10 @@ impl Delta {
         }
     }
 
-    /// What layers have together, when the first of them asks for it.
-    pub fn remove(self, gradients: &mut Gradients) -> Option<Tensor<2>> {
-        match self {
-            Self::Part { leaf, start: 0, .. } => leaf.grad_remove(gradients),
-            _ => None,
-        }
+    /// The whole gradient of the leaf, if nobody has taken it yet.
+    pub fn take_all(self, gradients: &mut Gradients) -> Option<Tensor<2>> {
+        let (Self::OfLeaf(leaf) | Self::Part { leaf, .. }) = self;
+        leaf.grad_remove(gradients)
     }
 }
 

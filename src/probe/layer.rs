@@ -62,7 +62,7 @@ pub fn measure(
 ) -> Measurement {
     let mut measurement = Measurement::default();
     let (mut deltas, mut inputs, mut activations) = (Vec::new(), Vec::new(), Vec::new());
-    let mut of_several = Vec::new();
+    let mut leaves = Vec::new();
     for trace in trace {
         let mut layer = Layer { index: trace.layer_index, path: trace.layer, ..Layer::default() };
         if let Some(recurrence) = trace.recurrence {
@@ -70,7 +70,7 @@ pub fn measure(
             layer.is_gated = recurrence.form.recurrence.kept() > 0;
             measurement.recurrences.push(recurrence::measure(recurrence, gradients));
         }
-        if let Some(delta) = trace.delta.as_ref().and_then(|delta| delta.take(gradients)) {
+        if let Some(delta) = trace.delta.as_ref().and_then(|delta| delta.get(gradients)) {
             layer.has_delta = true;
             layer.has_units = wants_units;
             measurement.units.extend(wants_units.then(|| unit_sums(delta.clone(), seeds)));
@@ -80,13 +80,13 @@ pub fn measure(
             layer.has_input = true;
             inputs.push(gradient);
         }
-        of_several.extend(trace.delta);
+        leaves.extend(trace.delta);
         layer.has_activation = trace.activation.is_some();
         activations.extend(trace.activation);
         measurement.layers.push(layer);
     }
     measurement.deltas = kernel::delta_summaries(deltas, seeds);
-    kernel::recycle(of_several.into_iter().filter_map(|delta| delta.remove(gradients)));
+    kernel::recycle(leaves.into_iter().filter_map(|delta| delta.take_all(gradients)));
     measurement.inputs = kernel::delta_summaries(inputs, seeds);
     let flat = flat_parts(function).unwrap_or(NOWHERE_FLAT);
     measurement.activations = kernel::activation_summaries(activations, seeds, flat);
