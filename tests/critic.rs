@@ -217,7 +217,7 @@ fn the_penalized_loss_has_the_gradients_that_differences_in_f64_give() {
 fn the_gradient_with_respect_to_the_input_is_that_of_the_graph() {
     for activation in ACTIVATIONS {
         let (network, batch) = start(&penalized(activation));
-        let mut pass = Pass::traced(Wanted { inputs: true, time_steps: false });
+        let mut pass = Pass::traced(Wanted { inputs: true, ..Wanted::default() });
         let gradients = network.forward(batch.inputs.clone(), &mut pass).sum().backward();
         let offset = pass.finish().0.remove(0).input_offset.expect("wanted");
         let expected = numbers(offset.grad(&gradients).expect("leads there"));

@@ -216,21 +216,19 @@ fn measure(network: &Network, batch: &Batch, config: &RunConfig) -> OnDevice {
         let loss = mean_loss(config.training.loss, outputs.clone(), batch.targets.clone());
         (outputs, loss.clone(), loss.backward(), pass.finish().0)
     };
-    // Layers whose inputs' gradients are wanted are operations of their own; else some go through the graph together.
+    // Layers whose inputs' gradients are wanted are operations of their own.
     let mut sites = BTreeMap::new();
-    let (.., gradients, trace) = pass(Wanted { inputs: true, time_steps: false });
+    let (.., gradients, trace) = pass(Wanted { inputs: true, ..Wanted::default() });
     for layer in trace {
-        if let Some(offset) = layer.input_offset {
-            let gradient = offset.grad(&gradients).unwrap_or_else(|| panic!("input of {}", layer.layer));
-            sites.insert((Site::Input, layer.layer), numbers(gradient));
+        for (site, offset) in [(Site::PreActivation, layer.offset), (Site::Input, layer.input_offset)] {
+            if let Some(offset) = offset {
+                let gradient = offset.grad(&gradients).unwrap_or_else(|| panic!("{site:?} of {}", layer.layer));
+                sites.insert((site, layer.layer.clone()), numbers(gradient));
+            }
         }
     }
-    let (outputs, loss, gradients, trace) = pass(Wanted { inputs: false, time_steps: false });
-    for layer in trace {
-        let delta = layer.delta.and_then(|delta| delta.get(&gradients));
-        let delta = delta.unwrap_or_else(|| panic!("delta of {}", layer.layer));
-        sites.insert((Site::PreActivation, layer.layer), numbers(delta));
-    }
+    // Else some go through the graph together, as in training.
+    let (outputs, loss, gradients, _) = pass(Wanted::default());
     let gradients = collect(network, Some(&GradientsParams::from_grads(gradients, network)));
     let mut probe = Probe::new("r", &config.probe, config.network.function());
     let (_, measurement) = make_step(network.clone(), batch.clone(), &config.training, None, Some((&mut probe, 0)));

@@ -475,7 +475,7 @@ struct LayerGradients {
 }
 
 fn measure(network: &DeviceNetwork, batch: &Batch, config: &RunConfig) -> OnDevice {
-    let mut pass = Pass::traced(Wanted { inputs: false, time_steps: true });
+    let mut pass = Pass::traced(Wanted { time_steps: true, ..Wanted::default() });
     let outputs = network.forward(batch.inputs.clone(), &mut pass);
     let loss = mean_loss(config.training.loss, outputs.clone(), batch.targets.clone());
     let gradients = loss.backward();
@@ -483,7 +483,7 @@ fn measure(network: &DeviceNetwork, batch: &Batch, config: &RunConfig) -> OnDevi
     let trace = pass.finish().0;
     let layers = trace.iter().map(|layer| {
         let states = layer.recurrence.as_ref().expect("a recurrent layer").state_offsets.iter().map(of).collect();
-        LayerGradients { delta: layer.delta.as_ref().and_then(|delta| delta.get(&gradients)).map(numbers), states }
+        LayerGradients { delta: layer.offset.as_ref().map(of), states }
     });
     OnDevice {
         layers: layers.collect(),

@@ -210,7 +210,7 @@ fn add_delta(rows: &[f32], column_sums: &mut [f64], lanes: &mut [f64; LANES]) {
 }
 
 /// Sum, squares and saturated activations by lanes.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct ActivationLanes {
     sum: [f64; LANES],
     square_sum: [f64; LANES],
@@ -334,34 +334,99 @@ pub fn delta_summary(delta: &Tensor<2>, out: &mut [f64]) -> Option<()> {
     let [_, units] = delta.dims();
     with_elements(delta, |elements| {
         for (elements, out) in blocks::<4>(elements, out) {
-            let mut batch_sum = vec![0.0_f64; units];
-            let mut lanes = [0.0; LANES];
-            for rows in row_blocks(elements, units) {
-                add_delta(rows, &mut batch_sum, &mut lanes);
-            }
-            [out[0], out[1]] = Norm::of_squares(lanes.iter().sum());
-            [out[2], out[3]] = Norm::of_squares(batch_sum.iter().map(|x| x * x).sum());
+            let mut sums = DeltaSums::new(units);
+            row_blocks(elements, units).for_each(|rows| sums.add(rows));
+            *out = sums.summary();
         }
     })
+}
+
+/// What is summed up of the deltas of some examples.
+#[derive(Clone, Debug)]
+pub(super) struct DeltaSums {
+    /// Of each unit.
+    batch_sum: Vec<f64>,
+    square_sum: [f64; LANES],
+}
+
+impl DeltaSums {
+    pub(super) fn new(units: usize) -> Self {
+        Self { batch_sum: vec![0.0; units], square_sum: [0.0; LANES] }
+    }
+
+    /// Adds the rows of more examples.
+    pub(super) fn add(&mut self, rows: &[f32]) {
+        add_delta(rows, &mut self.batch_sum, &mut self.square_sum);
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        add_up(&mut self.batch_sum, &other.batch_sum);
+        add_up(&mut self.square_sum, &other.square_sum);
+    }
+
+    /// The numbers of a [`DeltaSummary`](super::DeltaSummary).
+    pub(super) fn summary(&self) -> [f64; 4] {
+        let [max_abs, relative] = Norm::of_squares(self.square_sum.iter().sum());
+        let [max_of_sum, relative_of_sum] = Norm::of_squares(self.batch_sum.iter().map(|x| x * x).sum());
+        [max_abs, relative, max_of_sum, relative_of_sum]
+    }
+}
+
+fn add_up(sums: &mut [f64], others: &[f64]) {
+    sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
 }
 
 pub fn activation_summary(activation: &Tensor<2>, flat: FlatParts, out: &mut [f64]) -> Option<()> {
     let [_, units] = activation.dims();
     with_elements(activation, |elements| {
         for (elements, out) in blocks(elements, out) {
-            let mut largest = vec![0.0_f32; units];
-            let mut lanes = ActivationLanes::default();
-            for rows in row_blocks(elements, units) {
-                add_activation(rows, flat, &mut largest, &mut lanes);
-            }
-            let count = elements.len() as f64;
-            let mean = lanes.sum.iter().sum::<f64>() / count;
-            let variance = (lanes.square_sum.iter().sum::<f64>() / count - mean * mean).max(0.0);
-            let saturated: u64 = lanes.saturated.iter().map(|count| u64::from(*count)).sum();
-            let dead = largest.iter().filter(|x| **x == 0.0).count();
-            *out = [mean, variance.sqrt(), saturated as f64 / count, dead as f64 / units as f64];
+            let mut sums = ActivationSums::new(units);
+            row_blocks(elements, units).for_each(|rows| sums.add(rows, flat));
+            *out = sums.summary();
         }
     })
+}
+
+/// What is summed up of the activations of some examples.
+#[derive(Clone, Debug)]
+pub(super) struct ActivationSums {
+    /// Of each unit, the largest absolute one.
+    largest: Vec<f32>,
+    lanes: ActivationLanes,
+    count: usize,
+}
+
+impl ActivationSums {
+    pub(super) fn new(units: usize) -> Self {
+        Self { largest: vec![0.0; units], lanes: ActivationLanes::default(), count: 0 }
+    }
+
+    /// Adds the rows of more examples.
+    pub(super) fn add(&mut self, rows: &[f32], flat: FlatParts) {
+        add_activation(rows, flat, &mut self.largest, &mut self.lanes);
+        self.count += rows.len();
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (largest, x) in self.largest.iter_mut().zip(&other.largest) {
+            *largest = if *x <= *largest { *largest } else { *x };
+        }
+        add_up(&mut self.lanes.sum, &other.lanes.sum);
+        add_up(&mut self.lanes.square_sum, &other.lanes.square_sum);
+        self.lanes.saturated.iter_mut().zip(&other.lanes.saturated).for_each(|(count, other)| *count += other);
+        self.count += other.count;
+    }
+
+    /// The numbers of an [`ActivationSummary`](super::ActivationSummary).
+    pub(super) fn summary(&self) -> [f64; 4] {
+        let Self { largest, lanes, count } = self;
+        let count = *count as f64;
+        let mean = lanes.sum.iter().sum::<f64>() / count;
+        let variance = (lanes.square_sum.iter().sum::<f64>() / count - mean * mean).max(0.0);
+        let saturated: u64 = lanes.saturated.iter().map(|count| u64::from(*count)).sum();
+        let dead = largest.iter().filter(|x| **x == 0.0).count();
+        [mean, variance.sqrt(), saturated as f64 / count, dead as f64 / largest.len() as f64]
+    }
 }
 
 /// Keeps the memory of tensors that nobody else holds for the next step.

@@ -10,8 +10,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Dispatch, Flex};
 use burn::tensor::Tensor;
 
-use super::flex_stages::{Left, StagesForm, WantedOfStages, by_stage, recycle, stages, stages_backward};
-use super::stages::{MOST_PARAMETERS, StageLeft};
+use super::flex_stages::{Left, StagesForm, WantedOfStages, recycle, stages, stages_backward};
+use super::stages::{FoundDeltas, MOST_PARAMETERS, StageLeft, StagesLeft, Watch};
 
 type Primitive = FloatTensor<Flex>;
 type Tracked = Autodiff<Flex, NoCheckpointing>;
@@ -21,42 +21,39 @@ type TrackedPrimitive = FloatTensor<Tracked>;
 pub fn run(
     x: Tensor<2>,
     parameters: &[FloatTensor<Dispatch>],
-    offset: Option<Tensor<2>>,
+    watch: Option<&Watch>,
     form: StagesForm,
-) -> Option<Vec<StageLeft>> {
+) -> Option<StagesLeft> {
     // Of no tensor is the rank looked at here.
     let parameters = || parameters.iter().cloned().map(Tensor::<1>::from_dispatch);
+    let deltas = FoundDeltas::default();
     if !x.is_autodiff() && !parameters().any(|parameter| parameter.is_autodiff()) {
         let primitives: Option<Vec<Primitive>> =
             parameters().map(|parameter| parameter.try_into_primitive::<Flex>().ok()).collect();
-        let left = stages(&x.try_into_primitive::<Flex>().ok()?, &primitives?, &form)?;
-        let left = by_stage(&form.stages, left).into_iter();
-        return Some(left.map(|left| of_stage(left, Tensor::from_primitive::<Flex>)).collect());
+        let left = stages(&x.try_into_primitive::<Flex>().ok()?, &primitives?, watch, &form)?;
+        return Some(StagesLeft { stages: left.into_iter().map(stage_left).collect(), deltas });
     }
-    let offset = match offset {
-        Some(offset) => Some(tracked(offset)?),
-        None => None,
-    };
-    let parents = Parents { offset, x: tracked(x)?, parameters: parameters().map(tracked).collect::<Option<_>>()? };
+    let parents = Parents { x: tracked(x)?, parameters: parameters().map(tracked).collect::<Option<_>>()? };
     let parameters: Vec<Primitive> = parents.parameters.iter().map(|tensor| tensor.primitive().clone()).collect();
-    let left = stages(parents.x.primitive(), &parameters, &form)?;
-    let by_stage: Vec<Left<Primitive>> = by_stage(&form.stages, left.clone());
-    let output = by_stage.last()?.output.clone();
-    let state = State { x: parents.x.primitive().clone(), parameters, left, form };
-    let output = match parents.parameters.len() + 2 {
+    let left = stages(parents.x.primitive(), &parameters, watch, &form)?;
+    let output = left.last()?.output.clone();
+    let watched = watch.map(|_| deltas.clone());
+    let state = State { x: parents.x.primitive().clone(), parameters, left: left.clone(), form, deltas: watched };
+    let output = match parents.parameters.len() + 1 {
         ..=8 => record::<8>(&parents, state, output),
         9..=32 => record::<32>(&parents, state, output),
         33..=128 => record::<128>(&parents, state, output),
-        _ => record::<{ MOST_PARAMETERS + 2 }>(&parents, state, output),
+        _ => record::<{ MOST_PARAMETERS + 1 }>(&parents, state, output),
     };
-    let mut left: Vec<StageLeft> =
-        by_stage.into_iter().map(|left| of_stage(left, Tensor::from_primitive::<Flex>)).collect();
-    left.last_mut()?.output = Tensor::from_primitive::<Tracked>(output);
-    Some(left)
+    let mut stages: Vec<StageLeft> = left.into_iter().map(stage_left).collect();
+    stages.last_mut()?.output = Tensor::from_primitive::<Tracked>(output);
+    Some(StagesLeft { stages, deltas })
 }
 
-fn of_stage(left: Left<Primitive>, tensor: impl Fn(Primitive) -> Tensor<2>) -> StageLeft {
-    StageLeft { output: tensor(left.output), moments: left.moments.map(|moments| moments.map(tensor)) }
+fn stage_left(left: Left) -> StageLeft {
+    let Left { output, moments, activation, .. } = left;
+    let plain = Tensor::from_primitive::<Flex>;
+    StageLeft { output: plain(output), moments: moments.map(|moments| moments.map(plain)), activation }
 }
 
 /// A tensor in the graph, or a constant of it.
@@ -70,7 +67,6 @@ fn tracked<const D: usize>(tensor: Tensor<D>) -> Option<TrackedPrimitive> {
 
 /// What the node comes from.
 struct Parents {
-    offset: Option<TrackedPrimitive>,
     x: TrackedPrimitive,
     parameters: Vec<TrackedPrimitive>,
 }
@@ -83,27 +79,32 @@ struct Node;
 struct State {
     x: Primitive,
     parameters: Vec<Primitive>,
-    left: Vec<Primitive>,
+    left: Vec<Left>,
     form: StagesForm,
+    /// Where the summaries of the deltas go, if they are wanted.
+    deltas: Option<FoundDeltas>,
 }
 
-/// The parents are the offset, x and the parameters; constants fill up the rest.
+/// The parents are x and the parameters; constants fill up the rest.
 impl<const N: usize> Backward<Flex, N> for Node {
     type State = State;
 
     fn backward(self, ops: Ops<State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<Flex>(&ops.node);
-        let State { x, parameters, left, form } = ops.state;
-        let wanted = WantedOfStages { of_z: ops.parents[0].is_some(), of_x: ops.parents[1].is_some() };
+        let State { x, parameters, left, form, deltas } = ops.state;
+        let of_x = ops.parents[0].is_some();
+        let wanted = WantedOfStages { of_x, deltas: deltas.is_some() };
         let Some(found) = stages_backward(&x, &parameters, &left, &gradient, &form, wanted) else {
             unreachable!("stages whose forward pass is fused have a fused backward pass");
         };
-        // Nobody else needs them any more, unless the probe does.
-        left.into_iter().chain([gradient]).for_each(recycle);
-        let mut found = found.into_iter();
-        let is_found = [wanted.of_z, wanted.of_x].into_iter().chain(iter::repeat(true));
-        for (parent, is_found) in ops.parents.iter().zip(is_found) {
-            let gradient = if is_found { found.next() } else { None };
+        if let (Some(place), Some(summaries)) = (deltas, found.deltas) {
+            // Of a graph that is gone through again the numbers are the same.
+            place.0.get_or_init(|| summaries);
+        }
+        // Nobody else needs them any more.
+        left.into_iter().flat_map(Left::tensors).chain([gradient]).for_each(recycle);
+        let of_parents = iter::once(found.of_x).chain(found.of_parameters.into_iter().map(Some));
+        for (parent, gradient) in ops.parents.iter().zip(of_parents) {
             if let Some((node, gradient)) = parent.as_ref().zip(gradient) {
                 gradients.register::<Flex>(node.id, gradient);
             }
@@ -113,14 +114,13 @@ impl<const N: usize> Backward<Flex, N> for Node {
 
 /// The output as a node with so many parents.
 fn record<const N: usize>(parents: &Parents, state: State, output: Primitive) -> TrackedPrimitive {
-    let Parents { offset, x, parameters } = parents;
+    let Parents { x, parameters } = parents;
     let count = parameters.len();
-    assert!(count + 2 <= N, "stages have at most {MOST_PARAMETERS} parameters, these have {count}");
+    assert!(count < N, "stages have at most {MOST_PARAMETERS} parameters, these have {count}");
     let nothing = Tracked::from_inner(state.x.clone());
     let nodes = std::array::from_fn::<_, N, _>(|place| match place {
-        0 => offset.as_ref().unwrap_or(&nothing).node(),
-        1 => x.node(),
-        _ => parameters.get(place - 2).unwrap_or(&nothing).node(),
+        0 => x.node(),
+        _ => parameters.get(place - 1).unwrap_or(&nothing).node(),
     });
     match Node.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => prepared.finish(state, output),

@@ -4,6 +4,7 @@
 //!
 //! Bias gradients and moments are added up in pieces of so many rows, which decide in which order, and not the number of threads.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use burn::backend::tensor::FloatTensor;
@@ -12,10 +13,12 @@ use burn::tensor::DType;
 
 use super::dense::Elementwise;
 use super::elementwise::differentiate;
+use super::flex::{ActivationSums, DeltaSums};
 use super::flex_layer::{Columns, ROWS, contiguous, derivative, merge_moments, tensor};
 use super::layer::Activated;
 use super::matrix::{Factor, Rows, multiply_panels, multiply_transposed, pack_panels, panel_width, panels_length};
-use super::stages::{Shortcut, Stage};
+use super::stages::{Shortcut, Stage, Watch};
+use super::summary::FlatParts;
 use super::{pool, team};
 
 type Primitive = FloatTensor<Flex>;
@@ -29,42 +32,54 @@ pub struct StagesForm {
     pub seeds: usize,
 }
 
-/// The gradients that are asked for beside those of the parameters.
+/// What is asked for beside the gradients of the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedOfStages {
-    /// With respect to `x W + b` of all dense stages, one after the other, `[1, their numbers]`.
-    pub of_z: bool,
-    /// With respect to the input.
+    /// The gradient with respect to the input.
     pub of_x: bool,
+    /// The summaries of the deltas of dense stages.
+    pub deltas: bool,
 }
 
 /// What a stage leaves.
 #[derive(Clone, Debug)]
-pub struct Left<X> {
+pub struct Left {
     /// Its output, `[seeds x batch, units]`.
-    pub output: X,
+    pub output: Primitive,
     /// What its function was applied to, if the derivative needs it.
-    pub argument: Option<X>,
+    pub argument: Option<Primitive>,
     /// Of a normalization, the mean and the variance of the batch, `[seeds, units]`.
-    pub moments: Option<[X; 2]>,
+    pub moments: Option<[Primitive; 2]>,
+    /// If it is watched, the summary of its output, of each seed.
+    pub activation: Option<Vec<f64>>,
 }
 
-/// Tensors by stage.
-pub fn by_stage<X>(stages: &[Stage], left: Vec<X>) -> Vec<Left<X>> {
-    let mut left = left.into_iter();
-    let mut found = Vec::with_capacity(stages.len());
-    for stage in stages {
-        let Some(output) = left.next() else {
-            break;
-        };
-        let argument = if keeps_argument(*stage) { left.next() } else { None };
-        let moments = match stage {
-            Stage::Norm { .. } => left.next().zip(left.next()).map(<[X; 2]>::from),
-            _ => None,
-        };
-        found.push(Left { output, argument, moments });
+impl Left {
+    /// All tensors.
+    pub fn tensors(self) -> impl Iterator<Item = Primitive> {
+        [self.output].into_iter().chain(self.argument).chain(self.moments.into_iter().flatten())
     }
-    found
+
+    /// The same row by row.
+    fn contiguous(&self) -> Self {
+        Self {
+            output: contiguous(&self.output),
+            argument: self.argument.as_ref().map(contiguous),
+            moments: self.moments.as_ref().map(|moments| moments.each_ref().map(contiguous)),
+            activation: None,
+        }
+    }
+}
+
+/// What a backward pass finds.
+#[derive(Debug)]
+pub struct Found {
+    /// With respect to the input, if it is wanted.
+    pub of_x: Option<Primitive>,
+    /// With respect to all parameters, in their order.
+    pub of_parameters: Vec<Primitive>,
+    /// The summaries of the deltas of each dense stage and each seed, if they are wanted.
+    pub deltas: Option<Vec<f64>>,
 }
 
 /// Whether the derivative of a stage's function needs what the function was applied to.
@@ -93,30 +108,30 @@ fn bias_and_slope<X>(parameters: &[X], has_bias: bool, has_slope: bool) -> (Opti
 }
 
 /// Below so many multiplications in all stages together a second thread is not worth waking.
-const SMALL: usize = 200_000;
+const SMALL: usize = 2_000_000;
 
 /// Panels that are packed, and inputs whose weights get their gradients, at a time.
 const PANELS: usize = 2;
 const INPUTS: usize = 256;
 
-/// What every stage leaves; `None` where the stock form must do it.
-pub fn stages(x: &Primitive, parameters: &[Primitive], form: &StagesForm) -> Option<Vec<Primitive>> {
+/// What every stage leaves; `None` where the stock form must do it. Only f32 is watched.
+pub fn stages(x: &Primitive, parameters: &[Primitive], watch: Option<&Watch>, form: &StagesForm) -> Option<Vec<Left>> {
     match x.dtype() {
-        DType::F32 => forward::<f32>(x, parameters, form),
-        DType::F64 => forward::<f64>(x, parameters, form),
+        DType::F32 => forward::<f32>(x, parameters, watch, form),
+        DType::F64 if watch.is_none() => forward::<f64>(x, parameters, None, form),
         _ => None,
     }
 }
 
-/// The gradients that are wanted and those of the parameters; `None` where the stock form must do it.
+/// The way back; `None` where the stock form must do it.
 pub fn stages_backward(
     x: &Primitive,
     parameters: &[Primitive],
-    left: &[Primitive],
+    left: &[Left],
     gradient: &Primitive,
     form: &StagesForm,
     wanted: WantedOfStages,
-) -> Option<Vec<Primitive>> {
+) -> Option<Found> {
     match x.dtype() {
         DType::F32 => backward::<f32>(x, parameters, left, gradient, form, wanted),
         DType::F64 => backward::<f64>(x, parameters, left, gradient, form, wanted),
@@ -380,9 +395,16 @@ struct Forward<'a, T> {
     arguments: Vec<&'a mut [T]>,
     /// The moments of each piece of the rows that are normalized next.
     parts: Vec<T>,
+    /// The sums of each piece of each stage that is watched, in their order.
+    activations: Vec<Vec<ActivationSums>>,
 }
 
-fn forward<T: Columns>(x: &Primitive, parameters: &[Primitive], form: &StagesForm) -> Option<Vec<Primitive>> {
+fn forward<T: Columns>(
+    x: &Primitive,
+    parameters: &[Primitive],
+    watch: Option<&Watch>,
+    form: &StagesForm,
+) -> Option<Vec<Left>> {
     let x = contiguous(x);
     let parameters: Vec<Primitive> = parameters.iter().map(contiguous).collect();
     let plan = Plan::<T>::new(&x, &parameters, form)?;
@@ -401,7 +423,7 @@ fn forward<T: Columns>(x: &Primitive, parameters: &[Primitive], form: &StagesFor
         .zip(cut_outputs.into_iter().zip(cut_arguments))
         .map(|(share, (outputs, arguments))| {
             let x = plan.of_share(x, share, plan.inputs);
-            Forward { share, x, outputs, arguments, parts: Vec::new() }
+            Forward { share, x, outputs, arguments, parts: Vec::new(), activations: Vec::new() }
         })
         .collect();
     let mut moments: Vec<Option<Moments<T>>> = plan.stages.iter().map(|_| None).collect();
@@ -413,6 +435,9 @@ fn forward<T: Columns>(x: &Primitive, parameters: &[Primitive], form: &StagesFor
         plan.each(work.iter_mut().collect(), |share: &mut Forward<'_, T>| {
             for stage in first..end {
                 share.run(&plan, stage, &panels, moments[stage].as_ref());
+                if let Some(watch) = watch.filter(|watch| watch.activations.contains(&stage)) {
+                    share.watch(stage, plan.stages[stage].units, watch.flat);
+                }
             }
             if next.is_some() {
                 share.take_moments(&plan, end);
@@ -424,17 +449,34 @@ fn forward<T: Columns>(x: &Primitive, parameters: &[Primitive], form: &StagesFor
         }
         first = end;
     }
+    let watched = watch.map_or(&[][..], |watch| &watch.activations);
+    let summaries = watched.iter().enumerate().map(|(place, stage)| {
+        let of_pieces = |seed| of_seed_in_order(&plan.shares, &work, seed).flat_map(|share| &share.activations[place]);
+        let summary = |seed| {
+            let mut sums = ActivationSums::new(plan.stages[*stage].units);
+            of_pieces(seed).for_each(|piece| sums.merge(piece));
+            sums.summary()
+        };
+        (*stage, (0..plan.seeds).flat_map(summary).collect::<Vec<f64>>())
+    });
+    let mut summaries: HashMap<usize, Vec<f64>> = summaries.collect();
     drop(work);
     pool::give(panels.numbers);
-    let mut left = Vec::new();
-    for (((stage, output), argument), moments) in plan.stages.iter().zip(outputs).zip(arguments).zip(moments) {
-        left.push(tensor(output, [rows, stage.units]));
-        left.extend(stage.keeps_argument.then(|| tensor(argument, [rows, stage.units])));
-        if let Some(Moments { mean, variance, .. }) = moments {
-            left.extend([mean, variance].map(|numbers| tensor(numbers, [plan.seeds, stage.units])));
-        }
-    }
-    Some(left)
+    let parts = plan.stages.iter().zip(outputs).zip(arguments.into_iter().zip(moments)).enumerate();
+    let left = parts.map(|(number, ((stage, output), (argument, moments)))| Left {
+        output: tensor(output, [rows, stage.units]),
+        argument: stage.keeps_argument.then(|| tensor(argument, [rows, stage.units])),
+        moments: moments.map(|Moments { mean, variance, .. }| {
+            [mean, variance].map(|numbers| tensor(numbers, [plan.seeds, stage.units]))
+        }),
+        activation: summaries.remove(&number),
+    });
+    Some(left.collect())
+}
+
+/// What belongs to the shares of a seed, in their order.
+fn of_seed_in_order<'a, X>(shares: &'a [Share], of_shares: &'a [X], seed: usize) -> impl Iterator<Item = &'a X> {
+    shares.iter().zip(of_shares).filter(move |(share, _)| share.seed == seed).map(|(_, of_share)| of_share)
 }
 
 /// The moments of a normalization from those of all pieces.
@@ -447,7 +489,7 @@ fn merged<T: Columns>(plan: &Plan<'_, T>, norm: usize, work: &[Forward<'_, T>]) 
     let (mut mean, mut variance) = (vec![T::default(); plan.seeds * units], vec![T::default(); plan.seeds * units]);
     let outputs = mean.chunks_exact_mut(units).zip(variance.chunks_exact_mut(units));
     for (seed, (mean, variance)) in outputs.enumerate() {
-        let shares = work.iter().filter(|share| share.share.seed == seed);
+        let shares = of_seed_in_order(&plan.shares, work, seed);
         merge_moments(shares.flat_map(|share| share.parts.chunks_exact(2 * units)), plan.batch, mean, variance);
     }
     let factor = gamma.iter().zip(&variance).map(|(gamma, variance)| *gamma / (*variance + *epsilon).sqrt()).collect();
@@ -499,6 +541,16 @@ impl<T: Columns> Forward<'_, T> {
         }
     }
 
+    /// Sums up what has just come out of a stage, while it is in the cache.
+    fn watch(&mut self, stage: usize, units: usize, flat: FlatParts) {
+        let of_piece = |piece: &[T]| {
+            let mut sums = ActivationSums::new(units);
+            sums.add(as_f32(piece), flat);
+            sums
+        };
+        self.activations.push(self.outputs[stage].chunks(ROWS * units).map(of_piece).collect());
+    }
+
     /// The moments of the pieces of the input of a normalization.
     fn take_moments(&mut self, plan: &Plan<'_, T>, norm: usize) {
         let units = plan.stages[norm].units;
@@ -528,6 +580,8 @@ struct Backward<'a, T> {
     sums: Vec<Vec<T>>,
     /// Of every piece of the normalization at hand: the gradients with respect to gamma and beta.
     parts: Vec<T>,
+    /// The sums of each piece of the deltas, of the last dense stage first, if they are wanted.
+    deltas: Option<Vec<Vec<DeltaSums>>>,
 }
 
 /// What a normalization was done with, of all seeds.
@@ -547,21 +601,20 @@ struct Derivative<T> {
 fn backward<T: Columns>(
     x: &Primitive,
     parameters: &[Primitive],
-    left: &[Primitive],
+    left: &[Left],
     gradient: &Primitive,
     form: &StagesForm,
     wanted: WantedOfStages,
-) -> Option<Vec<Primitive>> {
+) -> Option<Found> {
     let (x, gradient) = (contiguous(x), contiguous(gradient));
     let parameters: Vec<Primitive> = parameters.iter().map(contiguous).collect();
     let plan = Plan::<T>::new(&x, &parameters, form)?;
-    let left = by_stage(&form.stages, left.iter().map(contiguous).collect());
+    let left: Vec<Left> = left.iter().map(Left::contiguous).collect();
     let (x, gradient) = (x.as_slice::<T>()?, gradient.as_slice::<T>()?);
     let outputs: Option<Vec<&[T]>> = left.iter().map(|left| left.output.as_slice::<T>()).collect();
     let outputs = outputs?;
-    let kept = |left: &'_ Left<Primitive>| left.argument.as_ref().unwrap_or(&left.output).clone();
-    let kept: Vec<Primitive> = left.iter().map(kept).collect();
-    let kept: Option<Vec<&[T]>> = kept.iter().map(|kept| kept.as_slice::<T>()).collect();
+    let kept = left.iter().map(|left| left.argument.as_ref().unwrap_or(&left.output).as_slice::<T>());
+    let kept: Option<Vec<&[T]>> = kept.collect();
     let kept = kept?;
     let rows = plan.seeds * plan.batch;
     let denses: Vec<usize> = (0..plan.stages.len()).filter(|stage| plan.stages[*stage].is_dense()).collect();
@@ -570,7 +623,6 @@ fn backward<T: Columns>(
 
     let normals: Vec<Option<Normal<T>>> =
         plan.stages.iter().zip(&left).map(|(stage, left)| normal(stage, left)).collect();
-    // All of them in one buffer, as they are wanted.
     let of_z_length: usize = denses.iter().map(|stage| rows * plan.stages[*stage].units).sum();
     let (mut of_x, mut of_z) =
         (pool::take::<T>(if needs_input { rows * plan.inputs } else { 0 }), pool::take::<T>(of_z_length));
@@ -601,6 +653,7 @@ fn backward<T: Columns>(
             pending: (Shortcut::None, Vec::new()),
             sums: sums.collect(),
             parts: Vec::new(),
+            deltas: wanted.deltas.then(Vec::new),
         })
     });
     let mut work: Vec<Backward<'_, T>> = work.collect::<Option<_>>()?;
@@ -630,40 +683,52 @@ fn backward<T: Columns>(
         end = norm;
     }
     pool::give(panels.numbers);
+    let deltas = wanted.deltas.then(|| {
+        let denses = &denses;
+        let of_piece = |place: usize, seed: usize| {
+            let shares = of_seed_in_order(&plan.shares, &work, seed);
+            shares.filter_map(|share| share.deltas.as_ref()).flat_map(move |deltas| &deltas[denses.len() - 1 - place])
+        };
+        let mut summaries = Vec::with_capacity(4 * plan.seeds * denses.len());
+        for (place, stage) in denses.iter().enumerate() {
+            for seed in 0..plan.seeds {
+                let mut sums = DeltaSums::new(plan.stages[*stage].units);
+                of_piece(place, seed).for_each(|piece| sums.merge(piece));
+                summaries.extend(sums.summary());
+            }
+        }
+        summaries
+    });
     let sums: Vec<Vec<Vec<T>>> = work.into_iter().map(|share| share.sums).collect();
     let inputs = |stage: usize| if stage == 0 { x } else { outputs[stage - 1] };
-    let of_dense = of_parameters(&plan, &denses, inputs, &of_z, &sums);
+    let mut of_dense = of_parameters(&plan, &denses, inputs, &of_z, &sums).into_iter();
+    pool::give(of_z);
 
-    let mut found = Vec::new();
-    if wanted.of_z && !denses.is_empty() {
-        found.push(tensor(of_z, [1, of_z_length]));
-    } else {
-        pool::give(of_z);
-    }
-    if wanted.of_x {
-        found.push(tensor(of_x, [rows, plan.inputs]));
-    } else {
-        pool::give(of_x);
-    }
-    let mut of_dense = of_dense.into_iter();
+    let mut of_parameters = Vec::with_capacity(parameters.len());
     for (stage, derivative) in plan.stages.iter().zip(derivatives) {
         match (&stage.kind, derivative) {
             (Kind::Dense { bias, has_slope, .. }, _) => {
                 let OfDense { weight, bias: of_bias, slope } = of_dense.next()?;
-                found.push(tensor(weight, [plan.seeds * stage.inputs, stage.units]));
-                found.extend(bias.is_some().then(|| tensor(of_bias, [plan.seeds * stage.units])));
-                found.extend(has_slope.then(|| tensor(slope, [plan.seeds])));
+                of_parameters.push(tensor(weight, [plan.seeds * stage.inputs, stage.units]));
+                of_parameters.extend(bias.is_some().then(|| tensor(of_bias, [plan.seeds * stage.units])));
+                of_parameters.extend(has_slope.then(|| tensor(slope, [plan.seeds])));
             }
             (Kind::Norm { .. }, Some(Derivative { of_gamma, of_beta, .. })) => {
-                found.extend([of_gamma, of_beta].map(|numbers| tensor(numbers, [plan.seeds * stage.units])));
+                of_parameters.extend([of_gamma, of_beta].map(|numbers| tensor(numbers, [plan.seeds * stage.units])));
             }
             _ => {}
         }
     }
-    Some(found)
+    let of_x = if wanted.of_x {
+        Some(tensor(of_x, [rows, plan.inputs]))
+    } else {
+        pool::give(of_x);
+        None
+    };
+    Some(Found { of_x, of_parameters, deltas })
 }
 
-fn normal<T: Columns>(stage: &Loaded<'_, T>, left: &Left<Primitive>) -> Option<Normal<T>> {
+fn normal<T: Columns>(stage: &Loaded<'_, T>, left: &Left) -> Option<Normal<T>> {
     let Kind::Norm { epsilon, .. } = stage.kind else {
         return None;
     };
@@ -737,6 +802,14 @@ impl<T: Columns> Backward<'_, T> {
                     (sums[*units], sums[units + 1]) = (totals.largest, totals.of_slope);
                     has_tiny |= is_tiny(totals.largest);
                 }
+                if let Some(deltas) = &mut self.deltas {
+                    let of_piece = |piece: &[T]| {
+                        let mut sums = DeltaSums::new(*units);
+                        sums.add(as_f32(piece));
+                        sums
+                    };
+                    deltas.push(gradient.chunks(ROWS * units).map(of_piece).collect());
+                }
                 let below = &mut *below[place - 1];
                 // Nobody wants the gradient with respect to the input of the first stage.
                 if below.is_empty() {
@@ -793,6 +866,11 @@ impl<T: Columns> Backward<'_, T> {
             T::add_to(&self.pending.1, self.gradients[0]);
         }
     }
+}
+
+/// Numbers of f32 as such, and none of others.
+fn as_f32<T: Columns>(numbers: &[T]) -> &[f32] {
+    if T::dtype() == DType::F32 { bytemuck::cast_slice(numbers) } else { &[] }
 }
 
 /// The numbers of the units of a seed.

@@ -49,10 +49,10 @@ pub use cross_entropy::{CostForm, CostOps, softmax_cross_entropy};
 pub use dense::{DenseCall, DenseForm, DenseOps, DenseParameters, Elementwise, WantedOfDense, affine, dense};
 pub use layer::{Activated, LayerOps, NormForm, Normalized, activated, normalize};
 pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
-pub use stages::{MOST_PARAMETERS, MOST_UNITS, Shortcut, Stage, StageLeft, Stages};
+pub use stages::{FoundDeltas, MOST_PARAMETERS, MOST_UNITS, Shortcut, Stage, StageLeft, Stages, StagesLeft, Watch};
 pub use summary::{
     ActivationSummary, DeltaSummary, FlatParts, GlobalNorm, GradientSummary, Norm, Reading, UpdateSummary,
     activation_summaries, block_norms, delta_summaries, gate_summary, global_norm, gradient_summaries,
-    norms_from_reading, recycle, stock_global_norm, update_summaries, values_of,
+    norms_from_reading, stock_global_norm, update_summaries, values_of,
 };
 pub use update::{Measured, Moments, Rule, Update, has_fused_forms, updated};

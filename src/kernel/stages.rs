@@ -6,6 +6,8 @@
 //!
 //! The stock form is one operation a stage.
 
+use std::sync::{Arc, OnceLock};
+
 use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::Tensor;
@@ -14,13 +16,16 @@ use super::dense::{DenseForm, DenseParameters, Elementwise, dense, stock_element
 #[cfg(feature = "flex")]
 use super::flex_node;
 use super::layer::{Activated, NormForm, Normalized, normalize};
+use super::summary::FlatParts;
+#[allow(unused_imports)] // Named in the documentation.
+use super::{ActivationSummary, DeltaSummary};
 use crate::config::Kernels;
 
 /// The most parameters that the stages of one node have: Burn's graph keeps the parents of a node in an array.
 pub const MOST_PARAMETERS: usize = 254;
 
 /// Layers of more units are better off by themselves, where each thread computes some columns for all examples.
-pub const MOST_UNITS: usize = 256;
+pub const MOST_UNITS: usize = 128;
 
 /// What happens to the output of the stage before.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,6 +79,35 @@ impl Stage {
     }
 }
 
+/// What is measured of stages on the way, where that costs least.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// The stages whose outputs are activations.
+    pub activations: Vec<usize>,
+    /// Where activations are flat.
+    pub flat: FlatParts,
+}
+
+/// What was found of the deltas of dense stages, the gradients with respect to their `x W + b`, once the backward pass has been there.
+#[derive(Clone, Debug, Default)]
+pub struct FoundDeltas(pub(super) Arc<OnceLock<Vec<f64>>>);
+
+impl FoundDeltas {
+    /// Of a dense stage, by its number among the dense ones, and each of so many seeds: the four numbers of a [`DeltaSummary`].
+    pub fn of(&self, dense: usize, seeds: usize) -> Option<&[f64]> {
+        self.0.get()?.chunks_exact(4 * seeds).nth(dense)
+    }
+}
+
+/// What stages leave.
+#[derive(Clone, Debug)]
+pub struct StagesLeft {
+    /// Each of them.
+    pub stages: Vec<StageLeft>,
+    /// What the backward pass finds of deltas, if that is watched.
+    pub deltas: FoundDeltas,
+}
+
 /// What a stage leaves.
 #[derive(Clone, Debug)]
 pub struct StageLeft {
@@ -81,6 +115,8 @@ pub struct StageLeft {
     pub output: Tensor<2>,
     /// Of a normalization, the mean and the variance of the batch, `[seeds, units]`, outside the graph.
     pub moments: Option<[Tensor<2>; 2]>,
+    /// If it is watched: the four numbers of an [`ActivationSummary`] for each seed.
+    pub activation: Option<Vec<f64>>,
 }
 
 /// Stages and their parameters, one after the other.
@@ -133,8 +169,7 @@ impl Stages {
         self.parameters.len()
     }
 
-    /// What every stage leaves. In the fused form the gradient of `offset`, a leaf whose value is not looked at, is that with respect to
-    /// `x W + b` of all dense stages, one after the other, `[1, their numbers]`; the stock form leaves it alone.
+    /// What the stages leave. In the fused form activations and deltas are watched, if they are to be.
     ///
     /// # Shapes
     ///
@@ -143,16 +178,16 @@ impl Stages {
     /// # Panics
     ///
     /// If there are more than [`MOST_PARAMETERS`] parameters.
-    pub fn run(self, x: Tensor<2>, offset: Option<Tensor<2>>, seeds: usize, kernels: Kernels) -> Vec<StageLeft> {
+    pub fn run(self, x: Tensor<2>, watch: Option<Watch>, seeds: usize, kernels: Kernels) -> StagesLeft {
         #[cfg(feature = "flex")]
         if kernels == Kernels::Fused {
             let form = super::flex_stages::StagesForm { stages: self.stages.clone(), seeds };
-            if let Some(left) = flex_node::run(x.clone(), &self.parameters, offset.clone(), form) {
+            if let Some(left) = flex_node::run(x.clone(), &self.parameters, watch.as_ref(), form) {
                 return left;
             }
         }
-        let _ = (offset, kernels);
-        self.stock(x, seeds)
+        let _ = (watch, kernels);
+        StagesLeft { stages: self.stock(x, seeds), deltas: FoundDeltas::default() }
     }
 
     fn stock(self, x: Tensor<2>, seeds: usize) -> Vec<StageLeft> {
@@ -195,7 +230,7 @@ impl Stages {
                     Tensor::from_dispatch(stock_elementwise::<Dispatch>(z.into_dispatch(), None, form))
                 }
             };
-            left.push(StageLeft { output: output.clone(), moments });
+            left.push(StageLeft { output: output.clone(), moments, activation: None });
             outputs.push(output);
         }
         left
@@ -207,6 +242,7 @@ mod tests {
     use burn::tensor::{DType, Device, Gradients, TensorData};
 
     use super::*;
+    use crate::kernel::{Reading, activation_summaries, delta_summaries};
 
     /// A stage with its sizes.
     #[derive(Clone, Copy, Debug)]
@@ -329,7 +365,11 @@ mod tests {
             Self { x, gradient, matrices, vectors, parts, seeds }
         }
 
-        fn run(&self, offset: Option<Tensor<2>>, kernels: Kernels) -> Vec<StageLeft> {
+        fn run(&self, kernels: Kernels) -> Vec<StageLeft> {
+            self.watched(None, kernels).stages
+        }
+
+        fn watched(&self, watch: Option<Watch>, kernels: Kernels) -> StagesLeft {
             let (mut matrices, mut vectors) = (self.matrices.iter().cloned(), self.vectors.iter().cloned());
             let mut stages = Stages::default();
             for part in &self.parts {
@@ -347,7 +387,7 @@ mod tests {
                     Sum(shortcut, scale, function) => stages.sum(shortcut, scale, function),
                 }
             }
-            stages.run(self.x.clone(), offset, self.seeds, kernels)
+            stages.run(self.x.clone(), watch, self.seeds, kernels)
         }
 
         /// The sum of the products of the output and a gradient.
@@ -381,8 +421,8 @@ mod tests {
                 let dims = if starts_at_input { [dims[0], 37] } else { dims };
                 let case = Case::new(parts.clone(), seeds, dims, dtype);
                 let what = format!("{seeds} x {dims:?}, {:?}, {dtype:?}", case.parts);
-                let fused = case.run(None, Kernels::Fused);
-                let stock = case.run(None, Kernels::Stock);
+                let fused = case.run(Kernels::Fused);
+                let stock = case.run(Kernels::Stock);
                 assert_eq!((fused.len(), stock.len()), (case.parts.len(), case.parts.len()));
                 for (number, (fused, stock)) in fused.iter().zip(&stock).enumerate() {
                     let what = format!("stage {number}, {what}");
@@ -414,8 +454,8 @@ mod tests {
         for (parts, seeds) in networks().into_iter().flat_map(|parts| [(parts.clone(), 1), (parts, 2)]) {
             let mut case = Case::new(parts, seeds, [5, 37], DType::F64);
             let what = format!("{seeds}, {:?}", case.parts);
-            let found = case.gradients(&case.cost(&case.run(None, Kernels::Fused)).backward());
-            let value = |case: &Case| case.cost(&case.run(None, Kernels::Fused)).into_scalar::<f64>();
+            let found = case.gradients(&case.cost(&case.run(Kernels::Fused)).backward());
+            let value = |case: &Case| case.cost(&case.run(Kernels::Fused)).into_scalar::<f64>();
             // Along one direction in the space of each leaf, which no element escapes.
             let count = 1 + case.matrices.len() + case.vectors.len();
             for number in 0..count {
@@ -459,49 +499,52 @@ mod tests {
         }
     }
 
+    /// Against single operations, whose activations and deltas are measured as tensors.
     #[test]
-    fn the_gradient_of_the_offset_is_that_of_all_pre_activations() {
-        let identity = Elementwise::Identity;
-        let parts = vec![
-            Dense(20, Elementwise::Tanh),
-            Dense(12, identity),
-            Norm(Some(Activated::Relu)),
-            Dense(12, Elementwise::Gelu),
-            Sum(Shortcut::Output(2), 0.5, identity),
-            NoBias(7, Elementwise::Sigmoid),
-        ];
-        let case = Case::new(parts, 2, [40, 30], DType::F64);
-        let device = Device::flex().autodiff();
-        let leaf = Tensor::<2>::zeros([1, 1], (&device, DType::F64)).require_grad();
-        let left = case.run(Some(leaf.clone()), Kernels::Fused);
-        let gradients = case.cost(&left).backward();
-        let all: Vec<f64> = leaf.grad(&gradients).expect("deltas").into_data().iter::<f64>().collect();
-        let mut start = 0;
-        // What goes into each dense stage, and its units.
-        let inputs = [case.x.to_data(), left[0].output.to_data(), left[2].output.to_data(), left[4].output.to_data()];
-        for ((weight, input), units) in case.matrices.iter().zip(inputs).zip([20, 12, 12, 7]) {
-            let delta = &all[start..start + 2 * 40 * units];
-            start += delta.len();
-            let found: Vec<f64> = weight.grad(&gradients).expect("a gradient").into_data().iter::<f64>().collect();
-            let input: Vec<f64> = input.iter::<f64>().collect();
-            let columns = input.len() / 80;
-            for seed in 0..2 {
-                for (row, unit) in (0..columns).flat_map(|row| (0..units).map(move |unit| (row, unit))) {
-                    let examples = 40 * seed..40 * (seed + 1);
-                    let expected: f64 = examples.map(|n| input[n * columns + row] * delta[n * units + unit]).sum();
-                    let found = found[(seed * columns + row) * units + unit];
-                    assert!((found - expected).abs() <= 1e-12 * expected.abs().max(1.0), "{found} and {expected}");
-                }
+    fn activations_and_deltas_that_are_watched_are_those_of_single_layers() {
+        const SEEDS: usize = 2;
+        let parts = vec![Dense(20, Elementwise::Tanh), Dense(12, RELU), NoBias(7, Elementwise::Gelu)];
+        let case = Case::new(parts, SEEDS, [70, 30], DType::F32);
+        let flat = FlatParts { low: -0.5, high: 0.9 };
+        let watch = Watch { activations: vec![0, 1, 2], flat };
+        let StagesLeft { stages, deltas } = case.watched(Some(watch), Kernels::Fused);
+        assert!(deltas.of(0, SEEDS).is_none(), "before the backward pass");
+        case.cost(&stages).backward();
+
+        let (mut x, mut outputs, mut leaves) = (case.x.clone(), Vec::new(), Vec::new());
+        let functions = [Elementwise::Tanh, RELU, Elementwise::Gelu];
+        for (layer, function) in functions.into_iter().enumerate() {
+            let leaf = Tensor::<2>::zeros([1, 1], &x.device()).require_grad();
+            let bias = case.vectors.get(layer).cloned();
+            let parameters = DenseParameters { weight: case.matrices[layer].clone(), bias, slope: None };
+            x = dense(x, parameters, Some(leaf.clone()), DenseForm { function, seeds: SEEDS, kernels: Kernels::Fused });
+            outputs.push(x.clone().inner());
+            leaves.push(leaf);
+        }
+        let gradients = (x * case.gradient.clone()).sum().backward();
+        let found: Vec<Tensor<2>> = leaves.iter().map(|leaf| leaf.grad(&gradients).expect("a delta")).collect();
+        let expected = |reading: Reading| match reading {
+            Reading::Host(numbers) => numbers,
+            Reading::Device(_) => panic!("measured on the host"),
+        };
+        let of_activations = expected(activation_summaries(outputs, SEEDS, flat));
+        let of_deltas = expected(delta_summaries(found, SEEDS));
+        for layer in 0..3 {
+            let numbers = 4 * SEEDS * layer..4 * SEEDS * (layer + 1);
+            let activation = stages[layer].activation.as_ref().expect("is watched");
+            let delta = deltas.of(layer, SEEDS).expect("the backward pass has been there");
+            let pairs = activation.iter().zip(&of_activations[numbers.clone()]);
+            for (found, expected) in pairs.chain(delta.iter().zip(&of_deltas[numbers])) {
+                assert!((found - expected).abs() <= 1e-6 * expected.abs(), "layer {layer}: {found} and {expected}");
             }
         }
-        assert_eq!(start, all.len());
     }
 
     #[test]
     fn gradients_at_the_end_of_the_range_keep_their_digits() {
         let parts = vec![Dense(48, Elementwise::Sigmoid), Dense(32, Elementwise::Sigmoid)];
         let mut case = Case::new(parts, 1, [100, 20], DType::F32);
-        let found = |case: &Case| case.gradients(&case.cost(&case.run(None, Kernels::Fused)).backward());
+        let found = |case: &Case| case.gradients(&case.cost(&case.run(Kernels::Fused)).backward());
         let ordinary = found(&case);
         // The smallest number is 2^-149.
         case.gradient = case.gradient * 2.0_f32.powi(-110);
@@ -518,7 +561,7 @@ mod tests {
         let deep = |layers: usize| {
             let parts = vec![Dense(4, Elementwise::Tanh); layers];
             let case = Case::new(parts, 1, [8, 4], DType::F32);
-            case.gradients(&case.cost(&case.run(None, Kernels::Fused)).backward()).len()
+            case.gradients(&case.cost(&case.run(Kernels::Fused)).backward()).len()
         };
         assert_eq!(deep(MOST_PARAMETERS / 2), MOST_PARAMETERS + 1);
         let refused = std::panic::catch_unwind(|| deep(MOST_PARAMETERS / 2 + 1));

@@ -115,6 +115,11 @@ pub struct FlatParts {
     pub high: f32,
 }
 
+impl FlatParts {
+    /// No activation is flat.
+    pub const NOWHERE: Self = Self { low: f32::NEG_INFINITY, high: f32::INFINITY };
+}
+
 impl GradientSummary {
     /// From a reading of [`gradient_summaries`].
     pub fn from_reading(values: &[f64]) -> Self {
@@ -181,14 +186,6 @@ pub fn delta_summaries(deltas: Vec<Tensor<2>>, seeds: usize) -> Reading {
         return reading;
     }
     Reading::Device(of_each_seed(deltas, seeds, stock_delta_summary))
-}
-
-/// Keeps the memory of tensors that nobody else holds for the next step, where that is worth it.
-pub fn recycle(tensors: impl Iterator<Item = Tensor<2>>) {
-    #[cfg(feature = "flex")]
-    super::flex::recycle(tensors.collect());
-    #[cfg(not(feature = "flex"))]
-    tensors.for_each(drop);
 }
 
 /// Summarizes activations `[seeds x batch, units]`, of each seed; each four numbers become an [`ActivationSummary`].

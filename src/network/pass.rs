@@ -1,8 +1,8 @@
 //! One forward pass: whether it trains, and what it leaves behind.
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 
-use crate::kernel::{Form, WantedGradients};
+use crate::kernel::{Form, FoundDeltas, WantedGradients};
 
 /// A forward pass through a network.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ struct Trace {
 pub struct Wanted {
     /// The gradients with respect to the inputs of layers.
     pub inputs: bool,
+    /// Deltas as tensors, not only what is summed up of them.
+    pub deltas: bool,
     /// Of recurrent layers, the gradients with respect to the states, and the gates.
     pub time_steps: bool,
 }
@@ -53,50 +55,26 @@ pub struct LayerTrace {
     pub layer_index: usize,
     /// Its path: `hidden.3`.
     pub layer: String,
-    /// Where the layer's delta is found after the backward pass. None for the output layer.
-    pub delta: Option<Delta>,
+    /// A leaf whose gradient is the layer's delta, `[batch, units]`. None for the output layer, and where it is watched.
+    pub offset: Option<Tensor<2>>,
     /// Zeros that were added to the layer's input, `[batch, inputs]`, if they are wanted: their gradient is that of the
     /// input.
     pub input_offset: Option<Tensor<2>>,
     /// The activations `[batch, units]`, outside the graph. None for the output layer and for linear layers.
     pub activation: Option<Tensor<2>>,
+    /// In place of offset and activation, what was measured already.
+    pub watched: Option<Watched>,
     /// Of a recurrent layer.
     pub recurrence: Option<RecurrenceTrace>,
 }
 
-/// Where the gradient with respect to the pre-activations of a layer is found.
+/// What was measured of a layer on its way through the graph, together with others.
 #[derive(Clone, Debug)]
-pub enum Delta {
-    /// It is the gradient of this leaf, `[batch, units]`.
-    OfLeaf(Tensor<2>),
-    /// It is a part of the gradient of a leaf that several layers have together, `[1, numbers of all]`.
-    Part {
-        /// The leaf.
-        leaf: Tensor<2>,
-        /// The first number of the part.
-        start: usize,
-        /// Batch and units.
-        dims: [usize; 2],
-    },
-}
-
-impl Delta {
-    /// The delta, `[batch, units]`, if the backward pass has found it.
-    pub fn get(&self, gradients: &Gradients) -> Option<Tensor<2>> {
-        match self {
-            Self::OfLeaf(leaf) => leaf.grad(gradients),
-            Self::Part { leaf, start, dims } => {
-                let all = leaf.grad(gradients)?;
-                Some(all.slice([0..1, *start..start + dims[0] * dims[1]]).reshape(*dims))
-            }
-        }
-    }
-
-    /// The whole gradient of the leaf, if nobody has taken it yet.
-    pub fn take_all(self, gradients: &mut Gradients) -> Option<Tensor<2>> {
-        let (Self::OfLeaf(leaf) | Self::Part { leaf, .. }) = self;
-        leaf.grad_remove(gradients)
-    }
+pub struct Watched {
+    /// The deltas of all of them, once the backward pass has been there, and the number of the layer among them.
+    pub delta: (FoundDeltas, usize),
+    /// Of its activations, if it has any: the four numbers of an [`ActivationSummary`](crate::kernel::ActivationSummary) for each seed.
+    pub activation: Option<Vec<f64>>,
 }
 
 /// What a recurrent layer leaves behind, for the probe.
@@ -161,9 +139,10 @@ impl Pass {
         trace.layers.push(LayerTrace {
             layer_index,
             layer: layer(),
-            delta: None,
+            offset: None,
             input_offset,
             activation: None,
+            watched: None,
             recurrence: None,
         });
         input
@@ -183,23 +162,19 @@ impl Pass {
             return z;
         };
         let (z, offset) = with_offset(z);
-        layer.delta = Some(Delta::OfLeaf(offset));
+        layer.offset = Some(offset);
         z
     }
 
     /// Of the layer that began last: a leaf whose gradient becomes that with respect to its pre-activations, if they are wanted. The
     /// value is not looked at.
     pub(super) fn delta_leaf(&mut self, x: &Tensor<2>) -> Option<Tensor<2>> {
-        let leaf = self.leaf(x)?;
-        self.trace.as_mut()?.layers.last_mut()?.delta = Some(Delta::OfLeaf(leaf.clone()));
-        Some(leaf)
-    }
-
-    /// Of a traced pass, a new leaf whose value is not looked at.
-    pub(super) fn leaf(&mut self, x: &Tensor<2>) -> Option<Tensor<2>> {
         let trace = self.trace.as_mut()?;
+        let layer = trace.layers.last_mut()?;
         let zero = || Tensor::<2>::zeros([1, 1], (&x.device(), x.dtype())).inner();
-        Some(Tensor::from_inner(trace.leaf.get_or_insert_with(zero).clone()).require_grad())
+        let leaf = Tensor::from_inner(trace.leaf.get_or_insert_with(zero).clone()).require_grad();
+        layer.offset = Some(leaf.clone());
+        Some(leaf)
     }
 
     /// Whether layers leave a trace.
@@ -207,21 +182,21 @@ impl Pass {
         self.trace.is_some()
     }
 
-    /// Whether layers can go through the graph together: the gradients with respect to their inputs are not wanted.
+    /// Whether layers can go through the graph together: nothing is wanted of them but what can be measured on the way.
     pub(super) fn lets_layers_together(&self) -> bool {
-        self.trace.as_ref().is_none_or(|trace| !trace.wants.inputs)
+        self.trace.as_ref().is_none_or(|trace| !trace.wants.inputs && !trace.wants.deltas)
     }
 
     /// What one of several layers leaves that went through the graph together.
-    pub(super) fn leave(&mut self, layer: String, delta: Option<Delta>, activation: Option<Tensor<2>>) {
+    pub(super) fn leave(&mut self, layer: String, watched: Watched) {
         if let Some(trace) = &mut self.trace {
-            let layer_index = trace.layers.len();
             trace.layers.push(LayerTrace {
-                layer_index,
+                layer_index: trace.layers.len(),
                 layer,
-                delta,
+                offset: None,
                 input_offset: None,
-                activation,
+                activation: None,
+                watched: Some(watched),
                 recurrence: None,
             });
         }
@@ -243,7 +218,7 @@ impl Pass {
     /// What the recurrent layer that began last leaves.
     pub(super) fn recurrence(&mut self, trace: RecurrenceTrace) {
         if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
-            layer.delta = trace.pre_activation_offset.clone().map(Delta::OfLeaf);
+            layer.offset.clone_from(&trace.pre_activation_offset);
             layer.activation = Some(trace.hidden.clone());
             layer.recurrence = Some(trace);
         }

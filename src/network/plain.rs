@@ -63,11 +63,11 @@ impl Plain {
 
     /// The same with all layers in few nodes of the graph, where they are better off so.
     fn forward_together(&self, inputs: &Tensor<2>, pass: &mut Pass) -> Option<Tensor<2>> {
-        let kernels = self.hidden.first()?.shaping().kernels;
+        let shaping = self.hidden.first()?.shaping();
         if !self.hidden.iter().all(|layer| layer.joins(pass, false)) {
             return None;
         }
-        let mut together = Together::begin(pass, inputs, self.seeds(), kernels)?;
+        let mut together = Together::begin(pass, inputs, self.seeds(), shaping)?;
         for (index, layer) in self.hidden.iter().enumerate() {
             together.make_room(1);
             together.enter(|| block::path(index));

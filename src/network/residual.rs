@@ -123,12 +123,12 @@ impl Residual {
 
     /// The same with all blocks in few nodes of the graph, where they are better off so.
     fn forward_together(&self, inputs: &Tensor<2>, pass: &mut Pass) -> Option<Tensor<2>> {
-        let kernels = self.hidden.first()?.shaping().kernels;
+        let shaping = self.hidden.first()?.shaping();
         let is_apart = self.form.order != BlockOrder::ActivationBeforeAddition;
         if !self.hidden.iter().all(|layer| layer.joins(pass, is_apart)) {
             return None;
         }
-        let mut together = Together::begin(pass, inputs, self.seeds(), kernels)?;
+        let mut together = Together::begin(pass, inputs, self.seeds(), shaping)?;
         if let Some(stem) = &self.stem {
             together.enter(|| "stem".to_owned());
             stem.join(&mut together);

@@ -3,11 +3,15 @@
 use burn::tensor::Tensor;
 
 use super::Dense;
-use super::activation::elementwise;
+use super::activation::{elementwise, flat_parts};
+use super::layer::Shaping;
 use super::norm::Norm;
-use super::pass::{BatchStatistics, Delta, Pass};
+use super::pass::{BatchStatistics, Pass, Watched};
 use crate::config::{ActivationFunction, Kernels};
-use crate::kernel::{self, DenseParameters, Elementwise, MOST_PARAMETERS, MOST_UNITS, Shortcut, StageLeft, Stages};
+use crate::kernel::{
+    self, DenseParameters, Elementwise, FlatParts, MOST_PARAMETERS, MOST_UNITS, Shortcut, StageLeft, Stages,
+    StagesLeft, Watch,
+};
 
 /// Layers one after the other, on their way through the graph.
 #[derive(Debug)]
@@ -18,9 +22,11 @@ pub(super) struct Together<'a> {
     stages: Stages,
     /// Those that leave a trace.
     layers: Vec<Traced>,
-    /// The place of each dense stage.
-    dense: Vec<usize>,
+    /// The number of dense stages.
+    dense: usize,
     seeds: usize,
+    /// The activation function of the network.
+    function: ActivationFunction,
 }
 
 /// A layer of which the probe wants something.
@@ -35,28 +41,30 @@ struct Traced {
 
 impl<'a> Together<'a> {
     /// Begins with the input of the first layer; `None` where layers are better off by themselves.
-    pub(super) fn begin(pass: &'a mut Pass, x: &Tensor<2>, seeds: usize, kernels: Kernels) -> Option<Self> {
-        let is_possible = kernels == Kernels::Fused && pass.lets_layers_together() && kernel::has_fused_forms(x);
+    pub(super) fn begin(pass: &'a mut Pass, x: &Tensor<2>, seeds: usize, shaping: Shaping) -> Option<Self> {
+        let is_possible =
+            shaping.kernels == Kernels::Fused && pass.lets_layers_together() && kernel::has_fused_forms(x);
         is_possible.then(|| Self {
             pass,
             x: x.clone(),
             stages: Stages::default(),
             layers: Vec::new(),
-            dense: Vec::new(),
+            dense: 0,
             seeds,
+            function: shaping.function,
         })
     }
 
     /// A layer begins that leaves a trace.
     pub(super) fn enter(&mut self, path: impl FnOnce() -> String) {
         if self.pass.is_traced() {
-            self.layers.push(Traced { path: path(), dense: self.dense.len(), activation: None });
+            self.layers.push(Traced { path: path(), dense: self.dense, activation: None });
         }
     }
 
     /// `phi(x W + b)`
     pub(super) fn dense(&mut self, parameters: DenseParameters, function: Elementwise) {
-        self.dense.push(self.stages.len());
+        self.dense += 1;
         self.stages.dense(parameters, function);
     }
 
@@ -120,24 +128,18 @@ impl<'a> Together<'a> {
         if self.stages.is_empty() {
             return;
         }
-        let leaf = self.pass.leaf(&self.x);
+        let layers = std::mem::take(&mut self.layers);
+        let watch = self.pass.is_traced().then(|| Watch {
+            activations: layers.iter().filter_map(|layer| layer.activation).collect(),
+            flat: flat_parts(self.function).unwrap_or(FlatParts::NOWHERE),
+        });
         let rows = self.x.dims()[0];
-        let left = std::mem::take(&mut self.stages).run(self.x.clone(), leaf.clone(), self.seeds, Kernels::Fused);
-        let mut starts = Vec::with_capacity(self.dense.len());
-        let mut numbers = 0;
-        for stage in self.dense.drain(..) {
-            let dims = left[stage].output.dims();
-            starts.push((numbers, dims));
-            numbers += dims[0] * dims[1];
-        }
-        for Traced { path, dense, activation } in self.layers.drain(..) {
-            let part = starts.get(dense).zip(leaf.clone());
-            let delta = part.map(|((start, dims), leaf)| Delta::Part { leaf, start: *start, dims: *dims });
-            let activation = activation.map(|stage| {
-                let output = left[stage].output.clone();
-                if output.is_autodiff() { output.inner() } else { output }
-            });
-            self.pass.leave(path, delta, activation);
+        let stages = std::mem::take(&mut self.stages);
+        self.dense = 0;
+        let StagesLeft { stages: mut left, deltas } = stages.run(self.x.clone(), watch, self.seeds, Kernels::Fused);
+        for Traced { path, dense, activation } in layers {
+            let activation = activation.and_then(|stage| left[stage].activation.take());
+            self.pass.leave(path, Watched { delta: (deltas.clone(), dense), activation });
         }
         for moments in left.iter().filter_map(|left| left.moments.clone()) {
             self.pass.keep_statistics(BatchStatistics::of_batch(moments, rows / self.seeds));

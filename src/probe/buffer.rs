@@ -150,7 +150,7 @@ impl Probe {
 
     /// What a traced pass must leave behind.
     pub fn wanted(&self) -> Wanted {
-        Wanted { inputs: self.config.inputs, time_steps: self.config.time_steps }
+        Wanted { inputs: self.config.inputs, deltas: self.config.units, time_steps: self.config.time_steps }
     }
 
     /// Whether units are measured one by one.

@@ -6,7 +6,7 @@ use super::seeds::Numbers;
 use super::{Rows, finite, recurrence};
 use crate::config::ActivationFunction;
 use crate::kernel::{self, ActivationSummary, DeltaSummary, FlatParts, Reading};
-use crate::network::{LayerTrace, flat_parts, has_dead_units};
+use crate::network::{LayerTrace, Watched, flat_parts, has_dead_units};
 use crate::schema::{ActivationRow, UnitRow};
 
 /// What was measured of the layers of a step, not yet read.
@@ -48,9 +48,6 @@ pub(super) struct Header {
     recurrences: Vec<recurrence::Header>,
 }
 
-/// Where no activation is flat.
-const NOWHERE_FLAT: FlatParts = FlatParts { low: f32::NEG_INFINITY, high: f32::INFINITY };
-
 /// Summarizes every traced layer after the backward pass, whose gradients it takes, and the time steps of recurrent layers that are in
 /// the trace; `wants_units` adds the units one by one. Of several seeds, each by itself.
 pub fn measure(
@@ -62,7 +59,8 @@ pub fn measure(
 ) -> Measurement {
     let mut measurement = Measurement::default();
     let (mut deltas, mut inputs, mut activations) = (Vec::new(), Vec::new(), Vec::new());
-    let mut leaves = Vec::new();
+    // Of the layers that were measured on the way, which are all or none.
+    let (mut of_deltas, mut of_activations) = (Vec::new(), Vec::new());
     for trace in trace {
         let mut layer = Layer { index: trace.layer_index, path: trace.layer, ..Layer::default() };
         if let Some(recurrence) = trace.recurrence {
@@ -70,7 +68,7 @@ pub fn measure(
             layer.is_gated = recurrence.form.recurrence.kept() > 0;
             measurement.recurrences.push(recurrence::measure(recurrence, gradients));
         }
-        if let Some(delta) = trace.delta.as_ref().and_then(|delta| delta.get(gradients)) {
+        if let Some(delta) = trace.offset.and_then(|offset| offset.grad_remove(gradients)) {
             layer.has_delta = true;
             layer.has_units = wants_units;
             measurement.units.extend(wants_units.then(|| unit_sums(delta.clone(), seeds)));
@@ -80,16 +78,26 @@ pub fn measure(
             layer.has_input = true;
             inputs.push(gradient);
         }
-        leaves.extend(trace.delta);
         layer.has_activation = trace.activation.is_some();
         activations.extend(trace.activation);
+        if let Some(Watched { delta: (found, number), activation }) = trace.watched {
+            let delta = found.of(number, seeds);
+            layer.has_delta = delta.is_some();
+            layer.has_activation = activation.is_some();
+            of_deltas.extend(delta.unwrap_or_default());
+            of_activations.extend(activation.unwrap_or_default());
+        }
         measurement.layers.push(layer);
     }
-    measurement.deltas = kernel::delta_summaries(deltas, seeds);
-    kernel::recycle(leaves.into_iter().filter_map(|delta| delta.take_all(gradients)));
+    measurement.deltas =
+        if deltas.is_empty() { Reading::Host(of_deltas) } else { kernel::delta_summaries(deltas, seeds) };
     measurement.inputs = kernel::delta_summaries(inputs, seeds);
-    let flat = flat_parts(function).unwrap_or(NOWHERE_FLAT);
-    measurement.activations = kernel::activation_summaries(activations, seeds, flat);
+    measurement.activations = if activations.is_empty() {
+        Reading::Host(of_activations)
+    } else {
+        let flat = flat_parts(function).unwrap_or(FlatParts::NOWHERE);
+        kernel::activation_summaries(activations, seeds, flat)
+    };
     measurement
 }
 

@@ -17,7 +17,7 @@ use crate::theory::chain::{Link, links};
 /// If the device cannot be read.
 pub fn measure(run_id: &str, workload: &Workload) -> Result<Vec<LinkRow>, ReadError> {
     let network = workload.network();
-    let mut pass = Pass::traced(Wanted { inputs: true, time_steps: false });
+    let mut pass = Pass::traced(Wanted { inputs: true, ..Wanted::default() });
     let batch = workload.batches().next_batch();
     let outputs = network.forward(batch.inputs, &mut pass);
     let gradients = mean_loss(workload.config().training.loss, outputs, batch.targets).backward();
