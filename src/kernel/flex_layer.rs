@@ -368,8 +368,9 @@ macro_rules! columns {
         fn $scale(rows: &[$number], [mean, factor, beta]: [&[$number]; 3], output: &mut [$number]) {
             let columns = mean.len();
             for (row, output) in rows.chunks_exact(columns).zip(output.chunks_exact_mut(columns)) {
-                for column in 0..columns {
-                    output[column] = (row[column] - mean[column]) * factor[column] + beta[column];
+                let of_units = mean.iter().zip(factor).zip(beta);
+                for ((output, x), ((mean, factor), beta)) in output.iter_mut().zip(row).zip(of_units) {
+                    *output = (x - mean) * factor + beta;
                 }
             }
         }
@@ -383,9 +384,13 @@ macro_rules! columns {
         ) {
             let columns = mean.len();
             for (row, gradient) in rows.chunks_exact(columns).zip(gradient.chunks_exact(columns)) {
-                for column in 0..columns {
-                    of_gamma[column] += gradient[column] * ((row[column] - mean[column]) * inverse[column]);
-                    of_beta[column] += gradient[column];
+                let sums = of_gamma.iter_mut().zip(of_beta.iter_mut());
+                let of_units = mean.iter().zip(inverse);
+                for (((of_gamma, of_beta), (x, gradient)), (mean, inverse)) in
+                    sums.zip(row.iter().zip(gradient)).zip(of_units)
+                {
+                    *of_gamma += gradient * ((x - mean) * inverse);
+                    *of_beta += gradient;
                 }
             }
         }
@@ -394,10 +399,9 @@ macro_rules! columns {
         fn $differentiate(rows: &[$number], [mean, factor, offset, slope]: [&[$number]; 4], gradient: &mut [$number]) {
             let columns = mean.len();
             for (row, gradient) in rows.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)) {
-                for column in 0..columns {
-                    gradient[column] = gradient[column] * factor[column]
-                        - offset[column]
-                        - (row[column] - mean[column]) * slope[column];
+                let of_units = mean.iter().zip(factor).zip(offset.iter().zip(slope));
+                for ((gradient, x), ((mean, factor), (offset, slope))) in gradient.iter_mut().zip(row).zip(of_units) {
+                    *gradient = *gradient * factor - offset - (x - mean) * slope;
                 }
             }
         }
