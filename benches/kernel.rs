@@ -1,5 +1,5 @@
 //! The fused form of every operation against its stock form, forward and backward, at batch 128: dense layers, batch norm with ReLU,
-//! softmax cross-entropy, recurrent layers; and whole steps, which contain the updates too.
+//! several layers at once, softmax cross-entropy, recurrent layers; and whole steps, which contain the updates too.
 //!
 //! The loss of an operation is the sum of what it puts out, which costs the same in both forms.
 
@@ -14,7 +14,7 @@ use gradmark::config::{
 use gradmark::device::Device;
 use gradmark::kernel::{
     Activated, CostForm, DenseForm, DenseParameters, Elementwise, Form, NormForm, Recurrence, RecurrentParameters,
-    WantedGradients, dense, normalize, recurrent, softmax_cross_entropy,
+    Stages, WantedGradients, dense, normalize, recurrent, softmax_cross_entropy,
 };
 
 #[global_allocator]
@@ -73,6 +73,26 @@ impl Bench<'_, '_> {
         self.operation(&format!("batch_norm_relu/{BATCH}x{units}"), work, |kernels| {
             let form = NormForm { function: Some(Activated::Relu), seeds: 1, kernels };
             normalize(x.clone(), gamma.clone(), beta.clone(), 1e-5, vec![0], form).output.sum()
+        });
+    }
+
+    /// Ten residual blocks, each batch norm with ReLU, a product and the sum with the shortcut: one node of the graph or thirty.
+    fn layers(&mut self, units: usize) {
+        const BLOCKS: usize = 10;
+        let x = self.leaf([BATCH, units]);
+        let parameters: Vec<_> =
+            (0..BLOCKS).map(|_| (self.leaf([units]), self.leaf([units]), self.leaf([units, units]))).collect();
+        let work = common::Work::Flops((6 * BLOCKS * BATCH * units * units) as f64);
+        self.operation(&format!("residual_blocks/{BLOCKS}x{BATCH}x{units}"), work, |kernels| {
+            let mut stages = Stages::default();
+            for (gamma, beta, weight) in parameters.iter().cloned() {
+                let shortcut = stages.here();
+                stages.norm(gamma, beta, 1e-5, Some(Activated::Relu));
+                stages.dense(DenseParameters { weight, bias: None, slope: None }, Elementwise::Identity);
+                stages.sum(shortcut, 1.0, Elementwise::Identity);
+            }
+            let left = stages.run(x.clone(), None, 1, kernels).stages;
+            left.last().expect("there are stages").output.clone().sum()
         });
     }
 
@@ -143,6 +163,7 @@ fn kernel(criterion: &mut Criterion) {
     for units in [128, 512] {
         bench.dense(units);
         bench.batch_norm(units);
+        bench.layers(units);
     }
     bench.softmax_cross_entropy();
     bench.recurrent(28, 128);

@@ -11,7 +11,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
-use gradmark::config::{Activation, BlockOrder, Loss, NetworkKind, Norm, RunConfig, Source};
+use gradmark::config::{Activation, BlockOrder, Loss, NetworkKind, Norm, ProbeConfig, RunConfig, Source};
 use gradmark::data::{Batch, Sources};
 use gradmark::network::{Network, Pass, Wanted};
 use gradmark::plan::plan;
@@ -214,11 +214,13 @@ fn measure(network: &Network, batch: &Batch, config: &RunConfig) -> OnDevice {
         let mut pass = Pass::traced(wanted);
         let outputs = network.forward(batch.inputs.clone(), &mut pass);
         let loss = mean_loss(config.training.loss, outputs.clone(), batch.targets.clone());
-        (outputs, loss.clone(), loss.backward(), pass.finish().0)
+        let gradients = loss.backward();
+        let (trace, statistics) = pass.finish();
+        (outputs, loss, gradients, trace, statistics)
     };
     // Layers whose inputs' gradients are wanted are operations of their own.
     let mut sites = BTreeMap::new();
-    let (.., gradients, trace) = pass(Wanted { inputs: true, ..Wanted::default() });
+    let (.., gradients, trace, single) = pass(Wanted { inputs: true, ..Wanted::default() });
     for layer in trace {
         for (site, offset) in [(Site::PreActivation, layer.offset), (Site::Input, layer.input_offset)] {
             if let Some(offset) = offset {
@@ -228,13 +230,55 @@ fn measure(network: &Network, batch: &Batch, config: &RunConfig) -> OnDevice {
         }
     }
     // Else some go through the graph together, as in training.
-    let (outputs, loss, gradients, _) = pass(Wanted::default());
+    let (outputs, loss, gradients, _, together) = pass(Wanted::default());
+    assert_eq!(single.len(), together.len());
+    for (single, together) in single.into_iter().zip(together) {
+        for (single, together) in [(single.mean, together.mean), (single.variance, together.variance)] {
+            for (single, together) in numbers(single).into_iter().zip(numbers(together)) {
+                assert_close("statistics", together, single, 1e-5 * single.abs().max(1.0));
+            }
+        }
+    }
     let gradients = collect(network, Some(&GradientsParams::from_grads(gradients, network)));
-    let mut probe = Probe::new("r", &config.probe, config.network.function());
-    let (_, measurement) = make_step(network.clone(), batch.clone(), &config.training, None, Some((&mut probe, 0)));
-    probe.keep_loss(0, 0, None, measurement);
-    let rows = probe.read().expect("reads");
+    let rows = |probe: &ProbeConfig| {
+        let mut probe = Probe::new("r", probe, config.network.function());
+        let (_, measurement) = make_step(network.clone(), batch.clone(), &config.training, None, Some((&mut probe, 0)));
+        probe.keep_loss(0, 0, None, measurement);
+        probe.read().expect("reads")
+    };
+    let together = rows(&ProbeConfig { inputs: false, units: false, ..config.probe.clone() });
+    let rows = rows(&config.probe);
+    assert_same_layers(&together.activations, &rows.activations);
     OnDevice { outputs: signal(outputs.inner()), loss: numbers(loss.inner())[0], gradients, sites, rows }
+}
+
+/// Holds what was measured of layers on their way through the graph to what was measured of tensors.
+#[track_caller]
+fn assert_same_layers(together: &[ActivationRow], single: &[ActivationRow]) {
+    let single: Vec<&ActivationRow> = single.iter().filter(|row| row.layer != "output").collect();
+    assert_eq!(together.len(), single.len());
+    // A delta that is 0 but for rounding has no digits of its own.
+    let largest = single.iter().flat_map(|row| [row.delta_l2, row.input_grad_l2]).flatten().fold(0.0, f64::max);
+    for (together, single) in together.iter().zip(single) {
+        assert_eq!((&together.layer, together.layer_index), (&single.layer, single.layer_index));
+        let columns = |row: &ActivationRow| {
+            let activations = [row.activation_mean, row.activation_std, row.saturated_fraction, row.dead_fraction];
+            ([row.delta_l2, row.mean_delta_l2], activations)
+        };
+        let ((deltas, activations), (of_deltas, of_activations)) = (columns(together), columns(single));
+        // Before batch norm the mean delta is 0 but for rounding.
+        let scales = (single.delta_l2.unwrap_or_default(), single.activation_std.unwrap_or_default());
+        let pairs = deltas.into_iter().zip(of_deltas).map(|pair| (pair, scales.0));
+        for ((found, expected), scale) in
+            pairs.chain(activations.into_iter().zip(of_activations).map(|pair| (pair, scales.1)))
+        {
+            assert_eq!(found.is_some(), expected.is_some(), "{together:?} and {single:?}");
+            if let Some((found, expected)) = found.zip(expected) {
+                let tolerance = 1e-5 * expected.abs() + 2e-5 * scale + ROUNDING * largest;
+                assert_close(&format!("{together:?} and {single:?}"), found, expected, tolerance);
+            }
+        }
+    }
 }
 
 fn norm(values: &[f64]) -> f64 {
@@ -488,6 +532,28 @@ fn networks_of_post_activation_blocks_have_the_gradients_that_differences_in_f64
 #[test]
 fn networks_of_activation_before_addition_have_the_gradients_that_differences_in_f64_give() {
     compare(&residual_networks(BlockOrder::ActivationBeforeAddition), ALL);
+}
+
+/// So deep that the layers take several nodes of the graph. They are measured together and by themselves.
+#[test]
+fn deep_networks_are_measured_alike_together_and_layer_by_layer() {
+    let tanh = (Activation::Tanh, 1);
+    let residual = |block_order, norm, block_layers| Form {
+        block_order,
+        norm,
+        block_layers,
+        ..form(NetworkKind::Residual, 130, 4, tanh)
+    };
+    for form in [
+        form(NetworkKind::Plain, 130, 4, tanh),
+        form(NetworkKind::Plain, 90, 3, (Activation::Prelu, 1)),
+        Form { norm: Norm::Batch, norms_after_activation: true, ..form(NetworkKind::Plain, 60, 4, tanh) },
+        residual(BlockOrder::PreActivation, Norm::Batch, 2),
+        residual(BlockOrder::PostActivation, Norm::None, 1),
+        residual(BlockOrder::ActivationBeforeAddition, Norm::Batch, 2),
+    ] {
+        assert!(!Comparison::new(form).device.rows.activations.is_empty());
+    }
 }
 
 /// The digits have 64 pixels: without a stem, so wide must a residual network be.

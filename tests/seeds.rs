@@ -213,6 +213,21 @@ fn seeds_together_are_seeds_alone_in_residual_networks() {
     }
 }
 
+/// What the base measures besides keeps layers apart.
+#[test]
+fn seeds_together_are_seeds_alone_where_layers_go_through_the_graph_together() {
+    let narrow = ["probe.inputs=false", "probe.units=false"];
+    check(&narrow);
+    for norm in ["none", "batch"] {
+        let norm = format!("network.norm={norm}");
+        check(&[&narrow[..], &[&norm, "network.activation=gelu"]].concat());
+        for order in ["pre_activation", "post_activation", "activation_before_addition"] {
+            let order = format!("network.block_order={order}");
+            check(&[&narrow[..], &[&norm, "network.kind=residual", &order, "network.block_layers=2"]].concat());
+        }
+    }
+}
+
 #[test]
 fn seeds_together_are_seeds_alone_in_autoencoders_and_networks_without_biases() {
     check(&["network.kind=autoencoder", "network.depth=5", "training.loss=squared_error"]);

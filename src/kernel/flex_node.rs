@@ -98,7 +98,7 @@ impl<const N: usize> Backward<Flex, N> for Node {
             unreachable!("stages whose forward pass is fused have a fused backward pass");
         };
         if let (Some(place), Some(summaries)) = (deltas, found.deltas) {
-            // Of a graph that is gone through again the numbers are the same.
+            // A node is gone through once.
             place.0.get_or_init(|| summaries);
         }
         // Nobody else needs them any more.

@@ -337,40 +337,40 @@ fn over_panels<S: Simd, T: Real, const ROWS: usize>(
             let at = |place: usize| x.row(row + place.min(count - 1));
             let out = &mut out[row * columns + first..];
             let place = (columns, end - first);
+            // A closure that all four share is not inlined, and then without vector instructions.
             match count {
-                0..=2 => finish(
-                    simd,
-                    &tile::<S, T, 2>(simd, zeros::<S, T, 2>(simd), std::array::from_fn(at), panel)[..count],
-                    bias,
-                    out,
-                    place,
-                ),
-                3..=4 => finish(
-                    simd,
-                    &tile::<S, T, 4>(simd, zeros::<S, T, 4>(simd), std::array::from_fn(at), panel)[..count],
-                    bias,
-                    out,
-                    place,
-                ),
-                5..=8 if ROWS > 8 => {
-                    finish(
-                        simd,
-                        &tile::<S, T, 8>(simd, zeros::<S, T, 8>(simd), std::array::from_fn(at), panel)[..count],
-                        bias,
-                        out,
-                        place,
-                    );
+                0..=2 => {
+                    let sums = tile::<S, T, 2>(simd, zeros::<S, T, 2>(simd), std::array::from_fn(at), panel);
+                    finish(simd, &sums[..count], bias, out, place);
                 }
-                _ => finish(
-                    simd,
-                    &tile::<S, T, ROWS>(simd, zeros::<S, T, ROWS>(simd), std::array::from_fn(at), panel)[..count],
-                    bias,
-                    out,
-                    place,
-                ),
+                3..=4 => {
+                    let sums = tile::<S, T, 4>(simd, zeros::<S, T, 4>(simd), std::array::from_fn(at), panel);
+                    finish(simd, &sums[..count], bias, out, place);
+                }
+                5..=8 if ROWS > 8 => {
+                    let sums = tile::<S, T, 8>(simd, zeros::<S, T, 8>(simd), std::array::from_fn(at), panel);
+                    finish(simd, &sums[..count], bias, out, place);
+                }
+                _ => {
+                    let sums = tile::<S, T, ROWS>(simd, zeros::<S, T, ROWS>(simd), std::array::from_fn(at), panel);
+                    finish(simd, &sums[..count], bias, out, place);
+                }
             }
             row += count;
         }
+    }
+}
+
+/// Writes a tile to places of rows that do not follow each other.
+#[inline(always)]
+fn spread<S: Simd, T: Real>(
+    simd: S,
+    sums: &[[T::Vector<S>; SIDE_BY_SIDE]],
+    out: &mut [&mut [T]],
+    place: &Range<usize>,
+) {
+    for (sums, out) in sums.iter().zip(out) {
+        put::<S, T>(simd, sums, &mut out[place.clone()], |_, new, _| new);
     }
 }
 
@@ -439,18 +439,24 @@ fn by_panels<S: Simd, T: Real, const ROWS: usize>(
                 let count = ROWS.min(out.len() - row);
                 // Rows that are not there repeat the last one; what becomes of them is not looked at.
                 let at = |place: usize| x.row(row + place.min(count - 1));
-                let mut take = |sums: &[[T::Vector<S>; SIDE_BY_SIDE]]| {
-                    for (sums, out) in sums.iter().zip(&mut out[row..row + count]) {
-                        put::<S, T>(simd, sums, &mut out[place.clone()], |_, new, _| new);
-                    }
-                };
+                let out = &mut out[row..row + count];
                 match count {
-                    0..=2 => take(&tile::<S, T, 2>(simd, zeros::<S, T, 2>(simd), std::array::from_fn(at), panel)),
-                    3..=4 => take(&tile::<S, T, 4>(simd, zeros::<S, T, 4>(simd), std::array::from_fn(at), panel)),
-                    5..=8 if ROWS > 8 => {
-                        take(&tile::<S, T, 8>(simd, zeros::<S, T, 8>(simd), std::array::from_fn(at), panel));
+                    0..=2 => {
+                        let sums = tile::<S, T, 2>(simd, zeros::<S, T, 2>(simd), std::array::from_fn(at), panel);
+                        spread(simd, &sums, out, &place);
                     }
-                    _ => take(&tile::<S, T, ROWS>(simd, zeros::<S, T, ROWS>(simd), std::array::from_fn(at), panel)),
+                    3..=4 => {
+                        let sums = tile::<S, T, 4>(simd, zeros::<S, T, 4>(simd), std::array::from_fn(at), panel);
+                        spread(simd, &sums, out, &place);
+                    }
+                    5..=8 if ROWS > 8 => {
+                        let sums = tile::<S, T, 8>(simd, zeros::<S, T, 8>(simd), std::array::from_fn(at), panel);
+                        spread(simd, &sums, out, &place);
+                    }
+                    _ => {
+                        let sums = tile::<S, T, ROWS>(simd, zeros::<S, T, ROWS>(simd), std::array::from_fn(at), panel);
+                        spread(simd, &sums, out, &place);
+                    }
                 }
             }
         }

@@ -99,7 +99,7 @@ impl FoundDeltas {
     }
 }
 
-/// What stages leave.
+/// What stages leave, of which there is at least one.
 #[derive(Clone, Debug)]
 pub struct StagesLeft {
     /// Each of them.
@@ -154,14 +154,19 @@ impl Stages {
         self.stages.push(Stage::Sum { shortcut, scale, function });
     }
 
-    /// The number of stages.
-    pub fn len(&self) -> usize {
-        self.stages.len()
-    }
-
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.stages.is_empty()
+    }
+
+    /// The stage that was added last, by its number.
+    pub fn last(&self) -> Option<usize> {
+        self.stages.len().checked_sub(1)
+    }
+
+    /// A shortcut that begins behind the stage that was added last.
+    pub fn here(&self) -> Shortcut {
+        self.last().map_or(Shortcut::Input, Shortcut::Output)
     }
 
     /// The number of parameters, at most [`MOST_PARAMETERS`].
@@ -274,7 +279,7 @@ mod tests {
         ];
         let after = |function: Elementwise| {
             let of_sum = if function == Elementwise::Prelu { identity } else { function };
-            vec![Dense(17, function), Sum(Shortcut::None, 0.5, of_sum), NoBias(9, function)]
+            vec![Dense(17, function), Sum(Shortcut::None, 1.0, of_sum), NoBias(9, function)]
         };
         let mut networks: Vec<Vec<Part>> = functions.map(after).to_vec();
         networks.extend([
@@ -424,6 +429,9 @@ mod tests {
                 let fused = case.run(Kernels::Fused);
                 let stock = case.run(Kernels::Stock);
                 assert_eq!((fused.len(), stock.len()), (case.parts.len(), case.parts.len()));
+                // In the fused form the graph has the last output alone.
+                let in_graph: Vec<bool> = fused.iter().map(|left| left.output.is_autodiff()).collect();
+                assert!(in_graph.iter().rev().skip(1).all(|is_in| !is_in), "{what}");
                 for (number, (fused, stock)) in fused.iter().zip(&stock).enumerate() {
                     let what = format!("stage {number}, {what}");
                     assert_close(&fused.output.to_data(), &stock.output.to_data(), (tolerance, 0.0), &what);
@@ -537,6 +545,27 @@ mod tests {
             for (found, expected) in pairs.chain(delta.iter().zip(&of_deltas[numbers])) {
                 assert!((found - expected).abs() <= 1e-6 * expected.abs(), "layer {layer}: {found} and {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn what_the_fused_form_does_not_have_is_done_by_the_stock_form() {
+        let identity = Elementwise::Identity;
+        // Shortcuts that overlap, and a factor without a shortcut.
+        let overlapping = vec![
+            Dense(8, RELU),
+            Dense(8, RELU),
+            Sum(Shortcut::Output(0), 1.0, identity),
+            Sum(Shortcut::Output(0), 1.0, identity),
+        ];
+        for parts in [overlapping, vec![Dense(8, RELU), Sum(Shortcut::None, 0.5, RELU), Dense(4, RELU)]] {
+            let case = Case::new(parts, 1, [40, 8], DType::F64);
+            let of = |kernels| {
+                let left = case.run(kernels);
+                let gradients = case.gradients(&case.cost(&left).backward());
+                (left.last().expect("a stage").output.to_data(), gradients)
+            };
+            assert_eq!(of(Kernels::Fused), of(Kernels::Stock));
         }
     }
 

@@ -62,7 +62,6 @@ impl Dense {
 
     /// The layer as a stage.
     pub(super) fn join(&self, together: &mut Together<'_>) {
-        together.make_room(1);
         together.dense(self.parameters(), Elementwise::Identity);
     }
 

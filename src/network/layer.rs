@@ -234,11 +234,11 @@ impl DenseLayer {
         elementwise(self.shaping.function).filter(|_| !self.shaping.is_linear && !is_normalized_first)
     }
 
-    /// Whether the layer can go through the graph together with others in this pass; `is_apart` says that its activation function does
+    /// Whether the layer can go through the graph together with others; `is_apart` says that its activation function does
     /// not directly follow its own pre-activations.
-    pub(super) fn joins(&self, pass: &Pass, is_apart: bool) -> bool {
+    pub(super) fn joins(&self, is_apart: bool) -> bool {
         let is_narrow = self.weight.shape()[1] <= MOST_UNITS;
-        let is_normalized_by_batch = self.norm.as_ref().is_none_or(|norm| norm.is_batch_norm() && pass.trains());
+        let is_normalized_by_batch = self.norm.as_ref().is_none_or(Norm::is_batch_norm);
         let function = elementwise(self.shaping.function);
         let has_form = match function {
             // A slope is learned with the weights before it.

@@ -60,7 +60,7 @@ pub struct LayerTrace {
     /// Zeros that were added to the layer's input, `[batch, inputs]`, if they are wanted: their gradient is that of the
     /// input.
     pub input_offset: Option<Tensor<2>>,
-    /// The activations `[batch, units]`, outside the graph. None for the output layer and for linear layers.
+    /// The activations `[batch, units]`, outside the graph. None for the output layer and for linear layers, and where they are watched.
     pub activation: Option<Tensor<2>>,
     /// In place of offset and activation, what was measured already.
     pub watched: Option<Watched>,

@@ -64,7 +64,7 @@ impl Plain {
     /// The same with all layers in few nodes of the graph, where they are better off so.
     fn forward_together(&self, inputs: &Tensor<2>, pass: &mut Pass) -> Option<Tensor<2>> {
         let shaping = self.hidden.first()?.shaping();
-        if !self.hidden.iter().all(|layer| layer.joins(pass, false)) {
+        if !self.hidden.iter().all(|layer| layer.joins(false)) {
             return None;
         }
         let mut together = Together::begin(pass, inputs, self.seeds(), shaping)?;

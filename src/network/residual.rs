@@ -7,7 +7,7 @@ use super::block::BlockForm;
 use super::layer::{Layer, Shaped, Shaping, Size, learned_slope};
 use super::norm::Norm;
 use super::pass::Pass;
-use super::together::Together;
+use super::together::{MOST_LAYERS, Together};
 use super::{Dense, DenseLayer, Interface, activate, block};
 use crate::config::{BlockOrder, NetworkConfig, NormPlace};
 
@@ -63,9 +63,8 @@ impl End {
             NormPlace::AfterActivation => norm.forward(activate(function, slope, x, kernels), pass),
         }
     }
-}
 
-impl End {
+    /// [`End::forward`] as stages.
     fn join(&self, together: &mut Together<'_>) {
         together.make_room(1);
         match (&self.norm, self.shaping.norm_place) {
@@ -125,7 +124,7 @@ impl Residual {
     fn forward_together(&self, inputs: &Tensor<2>, pass: &mut Pass) -> Option<Tensor<2>> {
         let shaping = self.hidden.first()?.shaping();
         let is_apart = self.form.order != BlockOrder::ActivationBeforeAddition;
-        if !self.hidden.iter().all(|layer| layer.joins(pass, is_apart)) {
+        if self.block_layers > MOST_LAYERS || !self.hidden.iter().all(|layer| layer.joins(is_apart)) {
             return None;
         }
         let mut together = Together::begin(pass, inputs, self.seeds(), shaping)?;

@@ -13,6 +13,12 @@ use crate::kernel::{
     StagesLeft, Watch,
 };
 
+/// Weights, bias, slope, gamma and beta.
+const MOST_OF_A_LAYER: usize = 5;
+
+/// Layers for which a node of the graph has room.
+pub(super) const MOST_LAYERS: usize = MOST_PARAMETERS / MOST_OF_A_LAYER;
+
 /// Layers one after the other, on their way through the graph.
 #[derive(Debug)]
 pub(super) struct Together<'a> {
@@ -40,11 +46,11 @@ struct Traced {
 }
 
 impl<'a> Together<'a> {
-    /// Begins with the input of the first layer; `None` where layers are better off by themselves.
+    /// Begins with the input of the first layer; `None` where layers are better off by themselves. They keep what the backward pass
+    /// needs of all of them, so that an evaluation, of many more examples, goes layer by layer.
     pub(super) fn begin(pass: &'a mut Pass, x: &Tensor<2>, seeds: usize, shaping: Shaping) -> Option<Self> {
-        let is_possible =
-            shaping.kernels == Kernels::Fused && pass.lets_layers_together() && kernel::has_fused_forms(x);
-        is_possible.then(|| Self {
+        let is_wanted = shaping.kernels == Kernels::Fused && pass.trains() && pass.lets_layers_together();
+        (is_wanted && kernel::has_fused_forms(x)).then(|| Self {
             pass,
             x: x.clone(),
             stages: Stages::default(),
@@ -91,22 +97,19 @@ impl<'a> Together<'a> {
 
     /// What has just come out are the activations of the layer that began last.
     pub(super) fn keep_activation(&mut self) {
-        let stage = self.stages.len().checked_sub(1);
         if let Some(layer) = self.layers.last_mut() {
-            layer.activation = stage;
+            layer.activation = self.stages.last();
         }
     }
 
     /// A shortcut that begins here, at the beginning of a block whose layers are so many.
     pub(super) fn begin_block(&mut self, layers: usize) -> Shortcut {
         self.make_room(layers);
-        self.stages.len().checked_sub(1).map_or(Shortcut::Input, Shortcut::Output)
+        self.stages.here()
     }
 
     /// So many layers come that must be in one node of the graph.
     pub(super) fn make_room(&mut self, layers: usize) {
-        /// Weights, bias, slope, gamma and beta.
-        const MOST_OF_A_LAYER: usize = 5;
         if self.stages.parameters() + MOST_OF_A_LAYER * layers > MOST_PARAMETERS {
             self.go();
         }
@@ -114,12 +117,21 @@ impl<'a> Together<'a> {
 
     /// What the output layer hands on, or the last hidden layer if there is none.
     pub(super) fn end_with(mut self, output: Option<&Dense>) -> Tensor<2> {
-        let joins = output.is_some_and(|output| output.weight.shape()[1] <= MOST_UNITS);
-        output.iter().filter(|_| joins).for_each(|output| output.join(&mut self));
-        self.go();
         match output {
-            Some(output) if !joins => output.forward(self.x),
-            _ => self.x,
+            Some(output) if output.weight.shape()[1] <= MOST_UNITS => {
+                self.make_room(1);
+                output.join(&mut self);
+                self.go();
+                self.x
+            }
+            Some(output) => {
+                self.go();
+                output.forward(self.x)
+            }
+            None => {
+                self.go();
+                self.x
+            }
         }
     }
 
