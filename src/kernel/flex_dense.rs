@@ -167,9 +167,7 @@ fn shares<T: Vectorized>(rows: usize, columns: usize, is_small: bool) -> Vec<Sha
         let first = (0..rows).step_by(size);
         first.map(|first| Share { rows: first..rows.min(first + size), columns: 0..columns }).collect()
     } else {
-        // Of a wide one two parts a thread: who is done first takes over from the others.
-        let parts = if columns < 4 * width * threads { threads } else { 2 * threads };
-        let size = columns.div_ceil(parts).next_multiple_of(width);
+        let size = columns.div_ceil(threads).next_multiple_of(width);
         let first = (0..columns).step_by(size);
         first.map(|first| Share { rows: 0..rows, columns: first..columns.min(first + size) }).collect()
     }
