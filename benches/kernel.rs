@@ -91,7 +91,7 @@ impl Bench<'_, '_> {
                 stages.dense(DenseParameters { weight, bias: None, slope: None }, Elementwise::Identity);
                 stages.sum(shortcut, 1.0, Elementwise::Identity);
             }
-            let left = stages.run(x.clone(), None, 1, kernels).stages;
+            let left = stages.run(&x, None, 1, kernels).stages;
             left.last().expect("there are stages").output.clone().sum()
         });
     }

@@ -539,8 +539,8 @@ fn networks_of_activation_before_addition_have_the_gradients_that_differences_in
 fn deep_networks_are_measured_alike_together_and_layer_by_layer() {
     let tanh = (Activation::Tanh, 1);
     let residual = |block_order, norm, block_layers| Form {
-        block_order,
         norm,
+        block_order,
         block_layers,
         ..form(NetworkKind::Residual, 130, 4, tanh)
     };

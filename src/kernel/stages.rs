@@ -17,8 +17,6 @@ use super::dense::{DenseForm, DenseParameters, Elementwise, dense, stock_element
 use super::flex_node;
 use super::layer::{Activated, NormForm, Normalized, normalize};
 use super::summary::FlatParts;
-#[allow(unused_imports)] // Named in the documentation.
-use super::{ActivationSummary, DeltaSummary};
 use crate::config::Kernels;
 
 /// The most parameters that the stages of one node have: Burn's graph keeps the parents of a node in an array.
@@ -93,7 +91,8 @@ pub struct Watch {
 pub struct FoundDeltas(pub(super) Arc<OnceLock<Vec<f64>>>);
 
 impl FoundDeltas {
-    /// Of a dense stage, by its number among the dense ones, and each of so many seeds: the four numbers of a [`DeltaSummary`].
+    /// Of a dense stage, by its number among the dense ones, and each of so many seeds: the four numbers of a
+    /// [`DeltaSummary`](super::DeltaSummary).
     pub fn of(&self, dense: usize, seeds: usize) -> Option<&[f64]> {
         self.0.get()?.chunks_exact(4 * seeds).nth(dense)
     }
@@ -115,7 +114,7 @@ pub struct StageLeft {
     pub output: Tensor<2>,
     /// Of a normalization, the mean and the variance of the batch, `[seeds, units]`, outside the graph.
     pub moments: Option<[Tensor<2>; 2]>,
-    /// If it is watched: the four numbers of an [`ActivationSummary`] for each seed.
+    /// If it is watched: the four numbers of an [`ActivationSummary`](super::ActivationSummary) for each seed.
     pub activation: Option<Vec<f64>>,
 }
 
@@ -183,11 +182,11 @@ impl Stages {
     /// # Panics
     ///
     /// If there are more than [`MOST_PARAMETERS`] parameters.
-    pub fn run(self, x: Tensor<2>, watch: Option<Watch>, seeds: usize, kernels: Kernels) -> StagesLeft {
+    pub fn run(self, x: &Tensor<2>, watch: Option<&Watch>, seeds: usize, kernels: Kernels) -> StagesLeft {
         #[cfg(feature = "flex")]
         if kernels == Kernels::Fused {
             let form = super::flex_stages::StagesForm { stages: self.stages.clone(), seeds };
-            if let Some(left) = flex_node::run(x.clone(), &self.parameters, watch.as_ref(), form) {
+            if let Some(left) = flex_node::run(x.clone(), &self.parameters, watch, form) {
                 return left;
             }
         }
@@ -195,13 +194,13 @@ impl Stages {
         StagesLeft { stages: self.stock(x, seeds), deltas: FoundDeltas::default() }
     }
 
-    fn stock(self, x: Tensor<2>, seeds: usize) -> Vec<StageLeft> {
+    fn stock(self, x: &Tensor<2>, seeds: usize) -> Vec<StageLeft> {
         let kernels = Kernels::Stock;
         let mut parameters = self.parameters.into_iter();
         let mut outputs: Vec<Tensor<2>> = Vec::with_capacity(self.stages.len());
         let mut left = Vec::with_capacity(self.stages.len());
         for stage in self.stages {
-            let input = outputs.last().unwrap_or(&x).clone();
+            let input = outputs.last().unwrap_or(x).clone();
             let mut vector =
                 |is_there: bool| if is_there { parameters.next().map(Tensor::<1>::from_dispatch) } else { None };
             let mut moments = None;
@@ -326,10 +325,9 @@ mod tests {
 
     /// Stages with their leaves, of so many seeds.
     struct Case {
-        x: Tensor<2>,
+        /// The input, and the parameters in their order, vectors as one row.
+        leaves: Vec<Tensor<2>>,
         gradient: Tensor<2>,
-        matrices: Vec<Tensor<2>>,
-        vectors: Vec<Tensor<1>>,
         parts: Vec<Part>,
         seeds: usize,
     }
@@ -337,62 +335,59 @@ mod tests {
     impl Case {
         fn new(parts: Vec<Part>, seeds: usize, [batch, inputs]: [usize; 2], dtype: DType) -> Self {
             let device = Device::flex().autodiff();
-            let mut next = 0;
-            let mut seed = || {
-                next += 1;
-                next
-            };
+            let draw = |place: usize, dims: [usize; 2], scale: f64| tensor(place, dims, scale, &device, dtype);
+            let mut leaves = vec![draw(1, [seeds * batch, inputs], 1.0)];
             let mut units = inputs;
-            let (mut matrices, mut vectors) = (Vec::new(), Vec::new());
             for part in &parts {
                 match *part {
                     Dense(wide, function) | NoBias(wide, function) => {
                         let scale = 2.0 / (units as f64).sqrt();
-                        matrices.push(tensor(seed(), [seeds * units, wide], scale, &device, dtype).require_grad());
+                        leaves.push(draw(leaves.len() + 1, [seeds * units, wide], scale));
                         units = wide;
                         if matches!(part, Dense(..)) {
-                            vectors.push(tensor(seed(), [seeds * units], 0.5, &device, dtype).require_grad());
+                            leaves.push(draw(leaves.len() + 1, [1, seeds * units], 0.5));
                         }
                         if function == Elementwise::Prelu {
-                            vectors.push(tensor(seed(), [seeds], 0.3, &device, dtype).require_grad());
+                            leaves.push(draw(leaves.len() + 1, [1, seeds], 0.3));
                         }
                     }
                     Norm(_) => {
-                        vectors
-                            .push((tensor(seed(), [seeds * units], 0.2, &device, dtype) + 1.0).detach().require_grad());
-                        vectors.push(tensor(seed(), [seeds * units], 0.5, &device, dtype).require_grad());
+                        leaves.push(draw(leaves.len() + 1, [1, seeds * units], 0.2) + 1.0);
+                        leaves.push(draw(leaves.len() + 1, [1, seeds * units], 0.5));
                     }
                     Sum(..) => {}
                 }
             }
-            let x = tensor(seed(), [seeds * batch, inputs], 1.0, &device, dtype).require_grad();
-            let gradient = tensor(seed(), [seeds * batch, units], 1.0, &device, dtype);
-            Self { x, gradient, matrices, vectors, parts, seeds }
+            let gradient = draw(leaves.len() + 1, [seeds * batch, units], 1.0);
+            let leaves = leaves.into_iter().map(|leaf| leaf.detach().require_grad()).collect();
+            Self { leaves, gradient, parts, seeds }
         }
 
         fn run(&self, kernels: Kernels) -> Vec<StageLeft> {
             self.watched(None, kernels).stages
         }
 
-        fn watched(&self, watch: Option<Watch>, kernels: Kernels) -> StagesLeft {
-            let (mut matrices, mut vectors) = (self.matrices.iter().cloned(), self.vectors.iter().cloned());
+        fn watched(&self, watch: Option<&Watch>, kernels: Kernels) -> StagesLeft {
+            let mut parameters = self.leaves.iter().skip(1).cloned();
             let mut stages = Stages::default();
             for part in &self.parts {
+                let mut matrix = || parameters.next().expect("a parameter");
                 match *part {
                     Dense(_, function) | NoBias(_, function) => {
-                        let weight = matrices.next().expect("a weight");
-                        let bias = matches!(part, Dense(..)).then(|| vectors.next().expect("a bias"));
-                        let slope = (function == Elementwise::Prelu).then(|| vectors.next().expect("a slope"));
+                        let weight = matrix();
+                        let mut vector = |is_there: bool| is_there.then(|| matrix().reshape([-1]));
+                        let bias = vector(matches!(part, Dense(..)));
+                        let slope = vector(function == Elementwise::Prelu);
                         stages.dense(DenseParameters { weight, bias, slope }, function);
                     }
                     Norm(function) => {
-                        let (gamma, beta) = (vectors.next().expect("gamma"), vectors.next().expect("beta"));
+                        let (gamma, beta) = (matrix().reshape([-1]), matrix().reshape([-1]));
                         stages.norm(gamma, beta, 1e-3, function);
                     }
                     Sum(shortcut, scale, function) => stages.sum(shortcut, scale, function),
                 }
             }
-            stages.run(self.x.clone(), watch, self.seeds, kernels)
+            stages.run(&self.leaves[0], watch, self.seeds, kernels)
         }
 
         /// The sum of the products of the output and a gradient.
@@ -401,11 +396,7 @@ mod tests {
         }
 
         fn gradients(&self, gradients: &Gradients) -> Vec<TensorData> {
-            let matrices = [&self.x].into_iter().chain(&self.matrices);
-            let matrices = matrices.map(|leaf| leaf.grad(gradients).expect("a gradient").into_data());
-            matrices
-                .chain(self.vectors.iter().map(|leaf| leaf.grad(gradients).expect("a gradient").into_data()))
-                .collect()
+            self.leaves.iter().map(|leaf| leaf.grad(gradients).expect("a gradient").into_data()).collect()
         }
     }
 
@@ -465,42 +456,17 @@ mod tests {
             let found = case.gradients(&case.cost(&case.run(Kernels::Fused)).backward());
             let value = |case: &Case| case.cost(&case.run(Kernels::Fused)).into_scalar::<f64>();
             // Along one direction in the space of each leaf, which no element escapes.
-            let count = 1 + case.matrices.len() + case.vectors.len();
-            for number in 0..count {
+            for (number, found) in found.iter().enumerate() {
+                let leaf = case.leaves[number].clone().detach();
+                let direction = tensor(number + 50, leaf.dims(), 1.0, &leaf.device(), DType::F64);
                 let mut at = |by: f64| {
-                    let whole = case.matrices.len();
-                    let moved = |leaf: &Tensor<2>| {
-                        let direction = tensor(number + 50, leaf.dims(), by, &leaf.device(), DType::F64);
-                        (leaf.clone().detach() + direction).detach()
-                    };
-                    let moved_vector = |leaf: &Tensor<1>| {
-                        let direction = tensor(number + 50, leaf.dims(), by, &leaf.device(), DType::F64);
-                        (leaf.clone().detach() + direction).detach()
-                    };
-                    if number == 0 {
-                        let moved = moved(&case.x);
-                        let before = std::mem::replace(&mut case.x, moved);
-                        let cost = value(&case);
-                        case.x = before;
-                        cost
-                    } else if number <= whole {
-                        let moved = moved(&case.matrices[number - 1]);
-                        let before = std::mem::replace(&mut case.matrices[number - 1], moved);
-                        let cost = value(&case);
-                        case.matrices[number - 1] = before;
-                        cost
-                    } else {
-                        let moved = moved_vector(&case.vectors[number - 1 - whole]);
-                        let before = std::mem::replace(&mut case.vectors[number - 1 - whole], moved);
-                        let cost = value(&case);
-                        case.vectors[number - 1 - whole] = before;
-                        cost
-                    }
+                    case.leaves[number] = leaf.clone() + direction.clone() * by;
+                    value(&case)
                 };
                 let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
-                let numbers: Vec<f64> = found[number].iter::<f64>().collect();
-                let direction = tensor(number + 50, [numbers.len()], 1.0, &Device::flex(), DType::F64).into_data();
-                let slope: f64 = numbers.iter().zip(direction.iter::<f64>()).map(|(a, b)| a * b).sum();
+                case.leaves[number] = leaf;
+                let direction = direction.into_data();
+                let slope: f64 = found.iter::<f64>().zip(direction.iter::<f64>()).map(|(a, b)| a * b).sum();
                 let error = (slope - expected).abs();
                 assert!(error <= 1e-5 * expected.abs().max(1.0), "leaf {number}: {slope}, {expected}; {what}");
             }
@@ -515,16 +481,17 @@ mod tests {
         let case = Case::new(parts, SEEDS, [70, 30], DType::F32);
         let flat = FlatParts { low: -0.5, high: 0.9 };
         let watch = Watch { activations: vec![0, 1, 2], flat };
-        let StagesLeft { stages, deltas } = case.watched(Some(watch), Kernels::Fused);
+        let StagesLeft { stages, deltas } = case.watched(Some(&watch), Kernels::Fused);
         assert!(deltas.of(0, SEEDS).is_none(), "before the backward pass");
         case.cost(&stages).backward();
 
-        let (mut x, mut outputs, mut leaves) = (case.x.clone(), Vec::new(), Vec::new());
-        let functions = [Elementwise::Tanh, RELU, Elementwise::Gelu];
-        for (layer, function) in functions.into_iter().enumerate() {
+        let (mut x, mut outputs, mut leaves) = (case.leaves[0].clone(), Vec::new(), Vec::new());
+        let mut parameters = case.leaves.iter().skip(1).cloned();
+        for (function, has_bias) in [(Elementwise::Tanh, true), (RELU, true), (Elementwise::Gelu, false)] {
             let leaf = Tensor::<2>::zeros([1, 1], &x.device()).require_grad();
-            let bias = case.vectors.get(layer).cloned();
-            let parameters = DenseParameters { weight: case.matrices[layer].clone(), bias, slope: None };
+            let weight = parameters.next().expect("weights");
+            let bias = if has_bias { parameters.next().map(|bias| bias.reshape([-1])) } else { None };
+            let parameters = DenseParameters { weight, bias, slope: None };
             x = dense(x, parameters, Some(leaf.clone()), DenseForm { function, seeds: SEEDS, kernels: Kernels::Fused });
             outputs.push(x.clone().inner());
             leaves.push(leaf);
@@ -537,12 +504,12 @@ mod tests {
         };
         let of_activations = expected(activation_summaries(outputs, SEEDS, flat));
         let of_deltas = expected(delta_summaries(found, SEEDS));
-        for layer in 0..3 {
-            let numbers = 4 * SEEDS * layer..4 * SEEDS * (layer + 1);
-            let activation = stages[layer].activation.as_ref().expect("is watched");
+        let expected = of_activations.chunks_exact(4 * SEEDS).zip(of_deltas.chunks_exact(4 * SEEDS));
+        for (layer, (stage, (of_activation, of_delta))) in stages.iter().zip(expected).enumerate() {
+            let activation = stage.activation.as_ref().expect("is watched");
             let delta = deltas.of(layer, SEEDS).expect("the backward pass has been there");
-            let pairs = activation.iter().zip(&of_activations[numbers.clone()]);
-            for (found, expected) in pairs.chain(delta.iter().zip(&of_deltas[numbers])) {
+            let pairs = activation.iter().zip(of_activation);
+            for (found, expected) in pairs.chain(delta.iter().zip(of_delta)) {
                 assert!((found - expected).abs() <= 1e-6 * expected.abs(), "layer {layer}: {found} and {expected}");
             }
         }

@@ -148,7 +148,7 @@ impl<'a> Together<'a> {
         let rows = self.x.dims()[0];
         let stages = std::mem::take(&mut self.stages);
         self.dense = 0;
-        let StagesLeft { stages: mut left, deltas } = stages.run(self.x.clone(), watch, self.seeds, Kernels::Fused);
+        let StagesLeft { stages: mut left, deltas } = stages.run(&self.x, watch.as_ref(), self.seeds, Kernels::Fused);
         for Traced { path, dense, activation } in layers {
             let activation = activation.and_then(|stage| left[stage].activation.take());
             self.pass.leave(path, Watched { delta: (deltas.clone(), dense), activation });
