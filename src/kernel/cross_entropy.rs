@@ -10,7 +10,7 @@ use burn::tensor::{Shape, Tensor};
 
 use super::layer::{by_seed, joined};
 #[cfg(feature = "flex")]
-use super::{flex_cross_entropy, flex_dense};
+use super::{flex_cross_entropy, pool};
 use crate::config::Kernels;
 
 /// How a cost is taken.
@@ -105,7 +105,7 @@ impl CostOps for burn::backend::Flex {
         match flex_cross_entropy::backward(&softmax, &targets, &gradient, form) {
             Some(found) => {
                 // Nobody looks at it any more.
-                flex_dense::recycle(softmax);
+                pool::recycle_any(softmax);
                 found
             }
             None => stock_softmax_cross_entropy_backward::<Self>(softmax, targets, gradient, form),

@@ -14,12 +14,12 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Shape, Tensor};
 
-#[cfg(feature = "flex")]
-use super::flex_dense;
 use super::layer::{
     Activated, by_seed, by_seed_and_unit, joined, minus_from_one, stock_activated, stock_activated_backward,
     sum_by_seed_and_unit,
 };
+#[cfg(feature = "flex")]
+use super::{flex_dense, pool};
 use crate::config::Kernels;
 
 /// A function that is applied to each element.
@@ -352,7 +352,7 @@ impl DenseOps for burn::backend::Flex {
         match flex_dense::dense_backward(&x, &weight, slope.as_ref(), &kept, gradient, call.form, wanted) {
             Ok(gradients) => {
                 // The layer above is done with it.
-                flex_dense::recycle(kept);
+                pool::recycle_any(kept);
                 gradients
             }
             Err(gradient) => stock_dense_backward::<Self>(x, weight, slope, kept, gradient, call.form, wanted),

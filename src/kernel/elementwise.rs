@@ -29,6 +29,14 @@ pub fn activate<T: Vectorized>(
     }
 }
 
+/// The slope below 0, if it is not learned.
+pub fn fixed_slope<T: Number>(function: Elementwise) -> T {
+    match function {
+        Elementwise::LeakyRelu { slope } => T::from_f64(slope),
+        _ => T::default(),
+    }
+}
+
 /// What the gradients of some rows are beside their derivative.
 pub struct Totals<T> {
     /// The largest absolute gradient with respect to a pre-activation.

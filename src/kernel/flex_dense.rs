@@ -8,7 +8,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 
 use super::dense::{DenseForm, Elementwise, WantedOfDense};
-use super::elementwise::{Vectorized, activate, differentiate};
+use super::elementwise::{Vectorized, activate, differentiate, fixed_slope};
 use super::flex_layer::{contiguous, owned, tensor};
 use super::matrix::{Rows, multiply, multiply_by_transpose, multiply_transposed, panel_width};
 use super::{pool, team};
@@ -56,15 +56,6 @@ pub fn dense_backward(
     }
 }
 
-/// Keeps what a forward pass left for the next one, if nobody else looks at it.
-pub fn recycle(kept: Primitive) {
-    match kept.dtype() {
-        DType::F32 => pool::recycle::<f32>(kept),
-        DType::F64 => pool::recycle::<f64>(kept),
-        _ => {}
-    }
-}
-
 fn matrix<T: Vectorized>(elements: &[T], columns: usize) -> Rows<'_, T> {
     Rows { elements, columns }
 }
@@ -76,10 +67,9 @@ fn block<T: Vectorized>(elements: &[T], seed: usize, rows: usize, columns: usize
 
 /// The slope below 0 of each block: a number of the function, or learned.
 fn slopes<T: Vectorized>(slope: Option<&Primitive>, form: DenseForm) -> Option<Vec<T>> {
-    match (form.function, slope) {
-        (Elementwise::Prelu, slope) => slope?.as_slice::<T>().map(<[T]>::to_vec),
-        (Elementwise::LeakyRelu { slope }, _) => Some(vec![T::from_f64(slope); form.seeds]),
-        _ => Some(vec![T::default(); form.seeds]),
+    match form.function {
+        Elementwise::Prelu => slope?.as_slice::<T>().map(<[T]>::to_vec),
+        function => Some(vec![fixed_slope(function); form.seeds]),
     }
 }
 

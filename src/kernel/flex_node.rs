@@ -10,7 +10,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Dispatch, Flex};
 use burn::tensor::Tensor;
 
-use super::flex_stages::{Left, StagesForm, WantedOfStages, recycle, stages, stages_backward};
+use super::flex_stages::{Left, StagesForm, WantedOfStages, stages, stages_backward};
+use super::pool;
 use super::stages::{FoundDeltas, MOST_PARAMETERS, StageLeft, StagesLeft, Watch};
 
 type Primitive = FloatTensor<Flex>;
@@ -102,7 +103,7 @@ impl<const N: usize> Backward<Flex, N> for Node {
             place.0.get_or_init(|| summaries);
         }
         // Nobody else needs them any more.
-        left.into_iter().flat_map(Left::tensors).chain([gradient]).for_each(recycle);
+        left.into_iter().flat_map(Left::tensors).chain([gradient]).for_each(pool::recycle_any);
         let of_parents = iter::once(found.of_x).chain(found.of_parameters.into_iter().map(Some));
         for (parent, gradient) in ops.parents.iter().zip(of_parents) {
             if let Some((node, gradient)) = parent.as_ref().zip(gradient) {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
 
 /// The most bytes that a thread keeps.
 const MOST_BYTES: usize = 1 << 30;
@@ -100,6 +101,15 @@ pub fn recycle<T: Pooled>(tensor: FloatTensor<Flex>) {
         && let Ok(buffer) = tensor.into_data().try_into_vec::<T>()
     {
         give(buffer);
+    }
+}
+
+/// The same of either precision.
+pub fn recycle_any(tensor: FloatTensor<Flex>) {
+    match tensor.dtype() {
+        DType::F32 => recycle::<f32>(tensor),
+        DType::F64 => recycle::<f64>(tensor),
+        _ => {}
     }
 }
 

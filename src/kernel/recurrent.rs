@@ -17,7 +17,7 @@ use burn::tensor::{Shape, Slice, Tensor};
 use super::Activated;
 use super::layer::{by_unit, minus_from_one, stock_activated, stock_activated_backward, sum_by_unit};
 #[cfg(feature = "flex")]
-use super::{flex_dense, flex_recurrent};
+use super::{flex_recurrent, pool};
 use crate::config::Kernels;
 
 /// The cells. s is the sigmoid; x stands for `x W + b`.
@@ -455,7 +455,7 @@ impl RecurrentOps for burn::backend::Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let gradients = match flex_recurrent::weight_gradients(&x, &hidden, &of_sums, form) {
             Some(gradients) => {
-                [hidden, of_sums].into_iter().for_each(flex_dense::recycle);
+                [hidden, of_sums].into_iter().for_each(pool::recycle_any);
                 gradients
             }
             None => stock_weight_gradients::<Self>(x, hidden, &of_sums, form),

@@ -13,7 +13,6 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
 
 use super::flex_layer::{Columns, contiguous};
-use super::pool;
 use super::stages::{Stage, Watch};
 
 type Primitive = FloatTensor<Flex>;
@@ -99,15 +98,6 @@ pub fn stages_backward(
         DType::F32 => backward::backward::<f32>(x, parameters, left, gradient, form, wanted),
         DType::F64 => backward::backward::<f64>(x, parameters, left, gradient, form, wanted),
         _ => None,
-    }
-}
-
-/// Keeps the memory of a tensor for the next step, if nobody else looks at it.
-pub fn recycle(tensor: Primitive) {
-    match tensor.dtype() {
-        DType::F32 => pool::recycle::<f32>(tensor),
-        DType::F64 => pool::recycle::<f64>(tensor),
-        _ => {}
     }
 }
 

@@ -6,6 +6,7 @@ use burn::backend::TensorMetadata;
 
 use super::{Primitive, StagesForm};
 use crate::kernel::dense::Elementwise;
+use crate::kernel::elementwise::fixed_slope;
 use crate::kernel::flex_layer::{Columns, ROWS};
 use crate::kernel::layer::Activated;
 use crate::kernel::matrix::{Factor, Rows, multiply_panels, pack_panels, panel_width, panels_length};
@@ -225,14 +226,6 @@ fn load<'a, T: Columns>(
             let function = (function, fixed_slope(function));
             Some((Kind::Sum { shortcut, scale: T::from_f64(scale), function }, inputs))
         }
-    }
-}
-
-/// The slope below 0 that is not learned.
-fn fixed_slope<T: Columns>(function: Elementwise) -> T {
-    match function {
-        Elementwise::LeakyRelu { slope } => T::from_f64(slope),
-        _ => T::default(),
     }
 }
 
