@@ -474,7 +474,7 @@ pub fn dense(x: Tensor<2>, parameters: DenseParameters, offset: Option<Tensor<2>
 }
 
 #[cfg(all(test, feature = "flex"))]
-mod tests {
+pub(super) mod tests {
     use burn::backend::Flex;
     use burn::tensor::{Element, ElementConversion, TensorData};
 
@@ -482,7 +482,7 @@ mod tests {
 
     type Primitive = FloatTensor<Flex>;
 
-    const FUNCTIONS: [Elementwise; 10] = [
+    pub(in super::super) const FUNCTIONS: [Elementwise; 10] = [
         Elementwise::Identity,
         Elementwise::Sigmoid,
         Elementwise::Tanh,

@@ -262,10 +262,7 @@ fn input_gradients<T: Columns>(
     let (mut of_gamma, mut of_beta) = (pool::zeros::<T>(seeds * units), pool::zeros::<T>(seeds * units));
     let sums = of_gamma.chunks_exact_mut(units).zip(of_beta.chunks_exact_mut(units));
     for (parts, (of_gamma, of_beta)) in parts.chunks_exact(shape.pieces() * 2 * units).zip(sums) {
-        for part in parts.chunks_exact(2 * units) {
-            T::add_to(&part[..units], of_gamma);
-            T::add_to(&part[units..], of_beta);
-        }
+        merge_gradients(parts, of_gamma, of_beta);
     }
     let [factor, offset, slope] = derivative(rows, [gamma, &inverse, &of_gamma, &of_beta]);
     let work = shape.cut(x).zip(shape.cut_mut(gradient.storage_mut::<T>()));
@@ -274,6 +271,15 @@ fn input_gradients<T: Columns>(
         T::differentiate_rows(x, columns, gradient);
     });
     Ok((gradient, tensor(of_gamma, [seeds * units]), tensor(of_beta, [seeds * units])))
+}
+
+/// Adds up the gradients with respect to gamma and beta of all pieces, in their order.
+pub(super) fn merge_gradients<T: Columns>(parts: &[T], of_gamma: &mut [T], of_beta: &mut [T]) {
+    for part in parts.chunks_exact(2 * of_gamma.len()) {
+        let (gamma, beta) = part.split_at(of_gamma.len());
+        T::add_to(gamma, of_gamma);
+        T::add_to(beta, of_beta);
+    }
 }
 
 /// The gradient with respect to the input of a normalization over so many rows is `gradient x factor - offset - (x - mean) x slope`: these

@@ -10,7 +10,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Dispatch, Flex};
 use burn::tensor::Tensor;
 
-use super::flex_stages::{Left, StagesForm, WantedOfStages, stages, stages_backward};
+use super::flex_layer::contiguous;
+use super::flex_stages::{Left, Passed, StagesForm, WantedOfStages, stages, stages_backward};
 use super::pool;
 use super::stages::{FoundDeltas, MOST_PARAMETERS, StageLeft, StagesLeft, Watch};
 
@@ -29,17 +30,20 @@ pub fn run(
     let parameters = || parameters.iter().cloned().map(Tensor::<1>::from_dispatch);
     let deltas = FoundDeltas::default();
     if !x.is_autodiff() && !parameters().any(|parameter| parameter.is_autodiff()) {
+        let row_by_row = |tensor: Primitive| contiguous(&tensor);
         let primitives: Option<Vec<Primitive>> =
-            parameters().map(|parameter| parameter.try_into_primitive::<Flex>().ok()).collect();
-        let left = stages(&x.try_into_primitive::<Flex>().ok()?, &primitives?, watch, &form)?;
+            parameters().map(|parameter| parameter.try_into_primitive::<Flex>().ok().map(row_by_row)).collect();
+        let x = x.try_into_primitive::<Flex>().ok().map(row_by_row)?;
+        let left = stages(&Passed { x, parameters: primitives?, form }, watch)?;
         return Some(StagesLeft { stages: left.into_iter().map(stage_left).collect(), deltas });
     }
     let parents = Parents { x: tracked(x)?, parameters: parameters().map(tracked).collect::<Option<_>>()? };
-    let parameters: Vec<Primitive> = parents.parameters.iter().map(|tensor| tensor.primitive().clone()).collect();
-    let left = stages(parents.x.primitive(), &parameters, watch, &form)?;
+    let parameters = parents.parameters.iter().map(|tensor| contiguous(tensor.primitive())).collect();
+    let passed = Passed { x: contiguous(parents.x.primitive()), parameters, form };
+    let left = stages(&passed, watch)?;
     let output = left.last()?.output.clone();
     let watched = watch.map(|_| deltas.clone());
-    let state = State { x: parents.x.primitive().clone(), parameters, left: left.clone(), form, deltas: watched };
+    let state = State { passed, left: left.clone(), deltas: watched };
     let output = match parents.parameters.len() + 1 {
         ..=8 => record::<8>(&parents, state, output),
         9..=32 => record::<32>(&parents, state, output),
@@ -78,10 +82,8 @@ struct Node;
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
 struct State {
-    x: Primitive,
-    parameters: Vec<Primitive>,
+    passed: Passed,
     left: Vec<Left>,
-    form: StagesForm,
     /// Where the summaries of the deltas go, if they are wanted.
     deltas: Option<FoundDeltas>,
 }
@@ -92,10 +94,10 @@ impl<const N: usize> Backward<Flex, N> for Node {
 
     fn backward(self, ops: Ops<State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<Flex>(&ops.node);
-        let State { x, parameters, left, form, deltas } = ops.state;
+        let State { passed, left, deltas } = ops.state;
         let of_x = ops.parents[0].is_some();
         let wanted = WantedOfStages { of_x, deltas: deltas.is_some() };
-        let Some(found) = stages_backward(&x, &parameters, &left, &gradient, &form, wanted) else {
+        let Some(found) = stages_backward(&passed, &left, &gradient, wanted) else {
             unreachable!("stages whose forward pass is fused have a fused backward pass");
         };
         if let (Some(place), Some(summaries)) = (deltas, found.deltas) {
@@ -118,7 +120,7 @@ fn record<const N: usize>(parents: &Parents, state: State, output: Primitive) ->
     let Parents { x, parameters } = parents;
     let count = parameters.len();
     assert!(count < N, "stages have at most {MOST_PARAMETERS} parameters, these have {count}");
-    let nothing = Tracked::from_inner(state.x.clone());
+    let nothing = Tracked::from_inner(state.passed.x.clone());
     let nodes = std::array::from_fn::<_, N, _>(|place| match place {
         0 => x.node(),
         _ => parameters.get(place - 1).unwrap_or(&nothing).node(),

@@ -66,17 +66,6 @@ pub enum Shortcut {
     Output(usize),
 }
 
-impl Stage {
-    /// The number of its parameters.
-    pub fn parameters(self) -> usize {
-        match self {
-            Self::Dense { has_bias, has_slope, .. } => 1 + usize::from(has_bias) + usize::from(has_slope),
-            Self::Norm { .. } => 2,
-            Self::Sum { .. } => 0,
-        }
-    }
-}
-
 /// What is measured of stages on the way, where that costs least.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Watch {
@@ -246,6 +235,7 @@ mod tests {
     use burn::tensor::{DType, Device, Gradients, TensorData};
 
     use super::*;
+    use crate::kernel::dense::tests::FUNCTIONS;
     use crate::kernel::{Reading, activation_summaries, delta_summaries};
 
     /// A stage with its sizes.
@@ -264,23 +254,11 @@ mod tests {
     /// Every kind of stage behind every other one.
     fn networks() -> Vec<Vec<Part>> {
         let identity = Elementwise::Identity;
-        let functions = [
-            identity,
-            Elementwise::Sigmoid,
-            Elementwise::Tanh,
-            RELU,
-            Elementwise::LeakyRelu { slope: 0.1 },
-            Elementwise::LeakyRelu { slope: -0.2 },
-            Elementwise::Prelu,
-            Elementwise::Exponential { alpha: 1.67, scale: 1.05 },
-            Elementwise::Gelu,
-            Elementwise::Softplus,
-        ];
         let after = |function: Elementwise| {
             let of_sum = if function == Elementwise::Prelu { identity } else { function };
             vec![Dense(17, function), Sum(Shortcut::None, 1.0, of_sum), NoBias(9, function)]
         };
-        let mut networks: Vec<Vec<Part>> = functions.map(after).to_vec();
+        let mut networks: Vec<Vec<Part>> = FUNCTIONS.map(after).to_vec();
         networks.extend([
             vec![Norm(None)],
             vec![Sum(Shortcut::Input, 0.7, RELU)],

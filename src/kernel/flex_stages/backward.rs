@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::plan::{Kind, Loaded, Panels, Plan, Share, Side};
-use super::{Found, Left, Primitive, StagesForm, WantedOfStages, as_f32, of_seed};
+use super::{Found, Left, Passed, Primitive, WantedOfStages, as_f32, of_seed};
 use crate::kernel::elementwise::differentiate;
 use crate::kernel::flex::DeltaSums;
-use crate::kernel::flex_layer::{Columns, ROWS, contiguous, derivative, tensor};
+use crate::kernel::flex_layer::{Columns, ROWS, contiguous, derivative, merge_gradients, tensor};
 use crate::kernel::matrix::{Rows, multiply_transposed};
 use crate::kernel::pool;
 use crate::kernel::stages::Shortcut;
@@ -48,18 +48,14 @@ struct Derivative<T> {
 }
 
 pub(super) fn backward<T: Columns>(
-    x: &Primitive,
-    parameters: &[Primitive],
+    passed: &Passed,
     left: &[Left],
     gradient: &Primitive,
-    form: &StagesForm,
     wanted: WantedOfStages,
 ) -> Option<Found> {
-    let (x, gradient) = (contiguous(x), contiguous(gradient));
-    let parameters: Vec<Primitive> = parameters.iter().map(contiguous).collect();
-    let plan = Plan::<T>::new(&x, &parameters, form)?;
-    let left: Vec<Left> = left.iter().map(Left::contiguous).collect();
-    let (x, gradient) = (x.as_slice::<T>()?, gradient.as_slice::<T>()?);
+    let gradient = contiguous(gradient);
+    let plan = Plan::<T>::new(passed)?;
+    let (x, gradient) = (passed.x.as_slice::<T>()?, gradient.as_slice::<T>()?);
     let outputs: Option<Vec<&[T]>> = left.iter().map(|left| left.output.as_slice::<T>()).collect();
     let outputs = outputs?;
     let kept = left.iter().map(|left| left.argument.as_ref().unwrap_or(&left.output).as_slice::<T>());
@@ -94,7 +90,7 @@ pub(super) fn backward<T: Columns>(
         })
     });
     let mut work: Vec<Backward<'_, T>> = work.collect::<Option<_>>()?;
-    let derivatives = take_back(&plan, &mut work, &left)?;
+    let derivatives = take_back(&plan, &mut work, left)?;
     let deltas = wanted.deltas.then(|| summaries(&plan, &denses, &work));
     let sums: Vec<Vec<Vec<T>>> = work.into_iter().map(|share| share.sums).collect();
 
@@ -211,10 +207,7 @@ fn derived<T: Columns>(
     let (mut of_gamma, mut of_beta) = (pool::zeros::<T>(plan.seeds * units), pool::zeros::<T>(plan.seeds * units));
     for share in work {
         let of_seed = share.share.seed * units..(share.share.seed + 1) * units;
-        for part in share.parts.chunks_exact(2 * units) {
-            T::add_to(&part[..*units], &mut of_gamma[of_seed.clone()]);
-            T::add_to(&part[*units..], &mut of_beta[of_seed.clone()]);
-        }
+        merge_gradients(&share.parts, &mut of_gamma[of_seed.clone()], &mut of_beta[of_seed]);
     }
     let numbers = derivative(plan.batch, [gamma, &normal.inverse, &of_gamma, &of_beta]);
     Some(Derivative { of_gamma, of_beta, numbers })

@@ -1,9 +1,9 @@
 //! The forward pass.
 
 use super::plan::{Kind, Loaded, Panels, Plan, Share, Side};
-use super::{Left, Primitive, StagesForm, as_f32, of_seed};
+use super::{Left, Passed, as_f32, of_seed};
 use crate::kernel::flex::ActivationSums;
-use crate::kernel::flex_layer::{Columns, ROWS, contiguous, merge_moments, tensor};
+use crate::kernel::flex_layer::{Columns, ROWS, merge_moments, tensor};
 use crate::kernel::pool;
 use crate::kernel::stages::{Shortcut, Watch};
 use crate::kernel::summary::FlatParts;
@@ -30,16 +30,9 @@ struct Forward<'a, T> {
     activations: Vec<Vec<ActivationSums>>,
 }
 
-pub(super) fn forward<T: Columns>(
-    x: &Primitive,
-    parameters: &[Primitive],
-    watch: Option<&Watch>,
-    form: &StagesForm,
-) -> Option<Vec<Left>> {
-    let x = contiguous(x);
-    let parameters: Vec<Primitive> = parameters.iter().map(contiguous).collect();
-    let plan = Plan::<T>::new(&x, &parameters, form)?;
-    let x = x.as_slice::<T>()?;
+pub(super) fn forward<T: Columns>(passed: &Passed, watch: Option<&Watch>) -> Option<Vec<Left>> {
+    let plan = Plan::<T>::new(passed)?;
+    let x = passed.x.as_slice::<T>()?;
     let rows = plan.seeds * plan.batch;
     let output = |stage: &Loaded<'_, T>| (pool::take(rows * stage.units), stage.units);
     let argument =

@@ -12,7 +12,7 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
 
-use super::flex_layer::{Columns, contiguous};
+use super::flex_layer::Columns;
 use super::stages::{Stage, Watch};
 
 type Primitive = FloatTensor<Flex>;
@@ -53,16 +53,6 @@ impl Left {
     pub fn tensors(self) -> impl Iterator<Item = Primitive> {
         [self.output].into_iter().chain(self.argument).chain(self.moments.into_iter().flatten())
     }
-
-    /// The same row by row.
-    fn contiguous(&self) -> Self {
-        Self {
-            output: contiguous(&self.output),
-            argument: self.argument.as_ref().map(contiguous),
-            moments: self.moments.as_ref().map(|moments| moments.each_ref().map(contiguous)),
-            activation: None,
-        }
-    }
 }
 
 /// What a backward pass finds.
@@ -76,27 +66,31 @@ pub struct Found {
     pub deltas: Option<Vec<f64>>,
 }
 
+/// What goes through stages, all of it row by row.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// The input, `[seeds x batch, inputs]`.
+    pub x: Primitive,
+    /// The parameters of all stages, one after the other.
+    pub parameters: Vec<Primitive>,
+    /// The stages.
+    pub form: StagesForm,
+}
+
 /// What every stage leaves; `None` where the stock form must do it. Only f32 is watched.
-pub fn stages(x: &Primitive, parameters: &[Primitive], watch: Option<&Watch>, form: &StagesForm) -> Option<Vec<Left>> {
-    match x.dtype() {
-        DType::F32 => forward::forward::<f32>(x, parameters, watch, form),
-        DType::F64 if watch.is_none() => forward::forward::<f64>(x, parameters, None, form),
+pub fn stages(passed: &Passed, watch: Option<&Watch>) -> Option<Vec<Left>> {
+    match passed.x.dtype() {
+        DType::F32 => forward::forward::<f32>(passed, watch),
+        DType::F64 if watch.is_none() => forward::forward::<f64>(passed, None),
         _ => None,
     }
 }
 
-/// The way back; `None` where the stock form must do it.
-pub fn stages_backward(
-    x: &Primitive,
-    parameters: &[Primitive],
-    left: &[Left],
-    gradient: &Primitive,
-    form: &StagesForm,
-    wanted: WantedOfStages,
-) -> Option<Found> {
-    match x.dtype() {
-        DType::F32 => backward::backward::<f32>(x, parameters, left, gradient, form, wanted),
-        DType::F64 => backward::backward::<f64>(x, parameters, left, gradient, form, wanted),
+/// The way back through what the stages have left; `None` where the stock form must do it.
+pub fn stages_backward(passed: &Passed, left: &[Left], gradient: &Primitive, wanted: WantedOfStages) -> Option<Found> {
+    match passed.x.dtype() {
+        DType::F32 => backward::backward::<f32>(passed, left, gradient, wanted),
+        DType::F64 => backward::backward::<f64>(passed, left, gradient, wanted),
         _ => None,
     }
 }

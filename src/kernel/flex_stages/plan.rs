@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::backend::TensorMetadata;
 
-use super::{Primitive, StagesForm};
+use super::{Passed, Primitive};
 use crate::kernel::dense::Elementwise;
 use crate::kernel::elementwise::fixed_slope;
 use crate::kernel::flex_layer::{Columns, ROWS};
@@ -74,7 +74,7 @@ pub(super) struct Share {
 
 impl<'a, T: Columns> Plan<'a, T> {
     /// `None` for what the stock form must do.
-    pub(super) fn new(x: &Primitive, parameters: &'a [Primitive], form: &StagesForm) -> Option<Self> {
+    pub(super) fn new(Passed { x, parameters, form }: &'a Passed) -> Option<Self> {
         let (seeds, inputs) = (form.seeds, x.shape()[1]);
         let batch = x.shape()[0] / seeds;
         let mut parameters = parameters.iter();
