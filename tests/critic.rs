@@ -219,7 +219,7 @@ fn the_gradient_with_respect_to_the_input_is_that_of_the_graph() {
         let (network, batch) = start(&penalized(activation));
         let mut pass = Pass::traced(Wanted { inputs: true, ..Wanted::default() });
         let gradients = network.forward(batch.inputs.clone(), &mut pass).sum().backward();
-        let offset = pass.finish().0.remove(0).input_offset.expect("wanted");
+        let offset = pass.finish().0[0].tensors().and_then(|tensors| tensors.input_offset.clone()).expect("wanted");
         let expected = numbers(offset.grad(&gradients).expect("leads there"));
         let found = numbers(plain(&network).input_gradient(batch.inputs).expect("written").inner());
         assert_eq!(found.len(), expected.len());

@@ -222,7 +222,8 @@ fn measure(network: &Network, batch: &Batch, config: &RunConfig) -> OnDevice {
     let mut sites = BTreeMap::new();
     let (.., gradients, trace, single) = pass(Wanted { inputs: true, ..Wanted::default() });
     for layer in trace {
-        for (site, offset) in [(Site::PreActivation, layer.offset), (Site::Input, layer.input_offset)] {
+        let tensors = layer.tensors().expect("an operation of its own");
+        for (site, offset) in [(Site::PreActivation, &tensors.offset), (Site::Input, &tensors.input_offset)] {
             if let Some(offset) = offset {
                 let gradient = offset.grad(&gradients).unwrap_or_else(|| panic!("{site:?} of {}", layer.layer));
                 sites.insert((site, layer.layer.clone()), numbers(gradient));

@@ -482,8 +482,9 @@ fn measure(network: &DeviceNetwork, batch: &Batch, config: &RunConfig) -> OnDevi
     let of = |tensor: &Tensor<2>| numbers(tensor.grad(&gradients).expect("a gradient"));
     let trace = pass.finish().0;
     let layers = trace.iter().map(|layer| {
-        let states = layer.recurrence.as_ref().expect("a recurrent layer").state_offsets.iter().map(of).collect();
-        LayerGradients { delta: layer.offset.as_ref().map(of), states }
+        let tensors = layer.tensors().expect("an operation of its own");
+        let states = tensors.recurrence.as_ref().expect("a recurrent layer").state_offsets.iter().map(of).collect();
+        LayerGradients { delta: tensors.offset.as_ref().map(of), states }
     });
     OnDevice {
         layers: layers.collect(),
@@ -975,11 +976,11 @@ fn penalties_and_decay_reach_both_weights_of_a_recurrent_layer_and_no_bias() {
                     assert_close(&what, gradient, 1e6 * weight, 1e-4 * 1e6 * weight);
                     assert_close(&what, update, 0.1 * weight, 1e-4 * weight);
                 } else {
-                    // What is measured on the way of an update is summed up in another order.
+                    // What is measured on the way of an update is summed up in f32, a block at a time.
                     let (gradient_alone, update_alone) =
                         (plain.grad_l2.expect("finite"), plain.update_l2.expect("finite"));
-                    assert_close(&what, gradient, gradient_alone, 1e-12 * gradient_alone);
-                    assert_close(&what, update, update_alone, 1e-12 * update_alone);
+                    assert_close(&what, gradient, gradient_alone, 1e-7 * gradient_alone);
+                    assert_close(&what, update, update_alone, 1e-7 * update_alone);
                 }
             }
         }

@@ -1,26 +1,35 @@
 //! The summaries in one pass on the CPU.
 //!
 //! Sums run over a fixed number of lanes and a fixed length of chunk, so that the result depends neither on the
-//! number of threads nor on the vector instructions of the machine.
+//! number of threads nor on the length of the machine's vectors. Squares are summed up in f64, or a block at a time in f32, which is
+//! several times as fast (`squares`); sums in f32 are rounded differently where the machine has fused multiplications.
 //!
 //! A loop leaves its lanes in memory, and another function adds them up: where a loop adds up its lanes itself, the compiler puts
 //! different sums of a lane into one vector instead of the lanes of a sum, which takes four times as long.
 
 // A function that is not inlined into one with a target feature does without it.
 #![allow(clippy::inline_always)]
+// Loops over lanes, which the compiler turns into vectors; with iterators it puts the parts of several arrays together instead.
+#![allow(clippy::needless_range_loop)]
+
+use std::ops::{AddAssign, Sub};
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use multiversion::multiversion;
 use multiversion::target::target_cfg_f;
 
+use super::squares::{Scale, has_room, quick_square_sum};
 use super::{FlatParts, Norm, pool, team};
 
 /// Independent partial sums: a vector register of f32 and two of f64.
 pub(super) const LANES: usize = 16;
 
-/// Elements that are summed up in several ways one after the other, of whole rows.
-const BLOCK: usize = 4096;
+/// Elements that are summed up in several ways one after the other.
+const IN_CACHE: usize = 4096;
+
+/// The most rows whose activations are added up in f32.
+const MOST_ROWS: usize = 64;
 
 /// Elements that one task takes; a shorter tensor is summed by one thread.
 const CHUNK: usize = 1 << 15;
@@ -38,9 +47,9 @@ fn with_elements<const D: usize, R>(tensor: &Tensor<D>, reader: impl FnOnce(&[f3
 /// What is summed up of a piece of a tensor.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sums {
-    max_abs: f32,
-    square_sum: f64,
-    zeros: u64,
+    pub(super) max_abs: f32,
+    pub(super) square_sum: f64,
+    pub(super) zeros: u64,
     nonfinite: u64,
 }
 
@@ -79,19 +88,32 @@ fn in_chunks<S: Copy + Send>(
     sums.reduce(merge).unwrap_or_else(|| sum(0..0))
 }
 
-/// The sum and a square. That of an f32 is exact in f64, so that both ways round once: a fused multiplication saves an instruction where
-/// there is one.
-#[inline(always)]
-fn with_square(sum: f64, x: f32, has_fused: bool) -> f64 {
-    let x = f64::from(x);
-    if has_fused { x.mul_add(x, sum) } else { sum + x * x }
+/// What f32 are added up in: f64, or f32 for a few numbers of a known size.
+pub(super) trait Accumulator: Copy + Default + From<f32> + Into<f64> + AddAssign + Sub<Output = Self> {
+    /// The sum and a square. The square of an f32 is exact in f64, where both ways round once: a fused multiplication, where there is
+    /// one, saves an instruction, and in f32 a rounding.
+    fn with_square(self, x: Self, has_fused: bool) -> Self;
 }
+
+macro_rules! accumulator {
+    ($number:ty) => {
+        impl Accumulator for $number {
+            #[inline(always)]
+            fn with_square(self, x: Self, has_fused: bool) -> Self {
+                if has_fused { x.mul_add(x, self) } else { self + x * x }
+            }
+        }
+    };
+}
+
+accumulator!(f32);
+accumulator!(f64);
 
 /// Adds squares by lanes.
 #[inline(always)]
-pub(super) fn add_squares_to(sums: &mut [f64; LANES], x: &[f32; LANES], has_fused: bool) {
+pub(super) fn add_squares_to<A: Accumulator>(sums: &mut [A; LANES], x: &[f32; LANES], has_fused: bool) {
     for lane in 0..LANES {
-        sums[lane] = with_square(sums[lane], x[lane], has_fused);
+        sums[lane] = sums[lane].with_square(x[lane].into(), has_fused);
     }
 }
 
@@ -106,12 +128,12 @@ pub(super) struct Lanes {
 impl Lanes {
     #[inline(always)]
     pub(super) fn add(&mut self, x: &[f32; LANES], has_fused: bool) {
-        for (largest, x) in self.max_abs.iter_mut().zip(x) {
-            *largest = if x.abs() > *largest { x.abs() } else { *largest };
+        for lane in 0..LANES {
+            self.max_abs[lane] = if x[lane].abs() > self.max_abs[lane] { x[lane].abs() } else { self.max_abs[lane] };
         }
         add_squares_to(&mut self.square_sum, x, has_fused);
-        for (zeros, x) in self.zeros.iter_mut().zip(x) {
-            *zeros += u32::from(*x == 0.0);
+        for lane in 0..LANES {
+            self.zeros[lane] += u32::from(x[lane] == 0.0);
         }
     }
 
@@ -120,7 +142,7 @@ impl Lanes {
     pub(super) fn add_rest(&mut self, rest: &[f32], has_fused: bool) {
         for (lane, x) in rest.iter().enumerate() {
             self.max_abs[lane] = self.max_abs[lane].max(x.abs());
-            self.square_sum[lane] = with_square(self.square_sum[lane], *x, has_fused);
+            self.square_sum[lane] = self.square_sum[lane].with_square(f64::from(*x), has_fused);
             self.zeros[lane] += u32::from(*x == 0.0);
         }
     }
@@ -159,31 +181,28 @@ fn add_squares(elements: &[f32], lanes: &mut [f64; LANES]) {
     let (chunks, rest) = elements.as_chunks::<LANES>();
     chunks.iter().for_each(|chunk| add_squares_to(&mut sums, chunk, has_fused));
     for (sum, x) in sums.iter_mut().zip(rest) {
-        *sum = with_square(*sum, *x, has_fused);
+        *sum = sum.with_square(f64::from(*x), has_fused);
     }
     *lanes = sums;
 }
 
 /// The sum of the squares, which is not finite where an element is not.
-fn square_sum(elements: &[f32]) -> f64 {
+pub(super) fn square_sum(elements: &[f32]) -> f64 {
     let mut lanes = [0.0; LANES];
     add_squares(elements, &mut lanes);
     lanes.iter().sum()
 }
 
 /// The sums over the finite elements, and the number of the others.
-fn finite_sums(elements: &[f32]) -> Sums {
+pub(super) fn finite_sums(elements: &[f32]) -> Sums {
     let mut lanes = Lanes::default();
     add_elements(elements, &mut lanes);
     lanes.total(elements)
 }
 
-/// The squares of all elements by lanes, and the sums of the columns. Columns are taken as many at a time as there are lanes, whose sums
-/// stay in registers.
+/// Adds the sums of the columns. Columns are taken as many at a time as there are lanes, whose sums stay in registers.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn add_delta(rows: &[f32], column_sums: &mut [f64], lanes: &mut [f64; LANES]) {
-    let has_fused = target_cfg_f!(target_feature = "fma");
-    let mut square_sum = *lanes;
+fn add_columns(rows: &[f32], column_sums: &mut [f64]) {
     let columns = column_sums.len();
     let (panels, rest) = column_sums.as_chunks_mut::<LANES>();
     let first_of_rest = panels.len() * LANES;
@@ -191,7 +210,6 @@ fn add_delta(rows: &[f32], column_sums: &mut [f64], lanes: &mut [f64; LANES]) {
         let mut sums = *column_sums;
         for row in rows.chunks_exact(columns) {
             let Some(x) = row[panel * LANES..].first_chunk::<LANES>() else { break };
-            add_squares_to(&mut square_sum, x, has_fused);
             for lane in 0..LANES {
                 sums[lane] += f64::from(x[lane]);
             }
@@ -200,61 +218,139 @@ fn add_delta(rows: &[f32], column_sums: &mut [f64], lanes: &mut [f64; LANES]) {
     }
     if !rest.is_empty() {
         for row in rows.chunks_exact(columns) {
-            for ((x, sum), square_sum) in row[first_of_rest..].iter().zip(rest.iter_mut()).zip(&mut square_sum) {
+            for (x, sum) in row[first_of_rest..].iter().zip(rest.iter_mut()) {
                 *sum += f64::from(*x);
-                *square_sum = with_square(*square_sum, *x, has_fused);
             }
         }
     }
-    *lanes = square_sum;
 }
 
-/// Sum, squares and saturated activations by lanes.
+/// Sum, squares and the number of activations between the flat parts by lanes.
 #[derive(Clone, Debug, Default)]
 struct ActivationLanes {
     sum: [f64; LANES],
     square_sum: [f64; LANES],
-    saturated: [u32; LANES],
+    between: [u32; LANES],
 }
 
-/// The sums of all activations by lanes, and for each unit the largest absolute one. Units are taken as the columns in [`add_delta`].
+impl ActivationLanes {
+    /// Whether so many activations, whose distances were squared and added up to `distances` in f32, have lost nothing by that: no square
+    /// left the range of f32, where a distance is no less than 2^-24 of its activation, and what they were taken from was not so far
+    /// from most of them that the digits of their deviation are gone.
+    fn are_right(&self, distances: f64, count: usize) -> bool {
+        let (sum, square_sum): (f64, f64) = (self.sum.iter().sum(), self.square_sum.iter().sum());
+        has_room(square_sum / (1_u64 << 48) as f64) && distances <= 10.0 * (square_sum - sum * sum / count as f64)
+    }
+}
+
+/// Whether an activation is in no flat part, as what is not a number.
+#[allow(clippy::neg_cmp_op_on_partial_ord)]
 #[allow(clippy::needless_bitwise_bool)] // A branch would keep the compiler from using vector instructions.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn add_activation(rows: &[f32], flat: FlatParts, largest: &mut [f32], lanes: &mut ActivationLanes) {
-    let has_fused = target_cfg_f!(target_feature = "fma");
-    let ActivationLanes { mut sum, mut square_sum, mut saturated } = *lanes;
-    let units = largest.len();
-    let (panels, rest) = largest.as_chunks_mut::<LANES>();
+#[inline(always)]
+fn is_between(x: f32, flat: FlatParts) -> bool {
+    !(x <= flat.low) & !(x >= flat.high)
+}
+
+/// What is summed up of as many units as there are lanes.
+#[derive(Clone, Copy)]
+struct Panel<A> {
+    /// The sums of the distances from an activation of the same unit, and of their squares.
+    sums: [A; LANES],
+    squares: [A; LANES],
+    /// The bits of all activations but their signs.
+    bits: [u32; LANES],
+    /// How many are between the flat parts.
+    between: [u32; LANES],
+}
+
+impl<A: Accumulator> Panel<A> {
+    #[inline(always)]
+    fn add(&mut self, x: &[f32; LANES], origin: &[f32; LANES], flat: FlatParts, has_fused: bool) {
+        let x = *x;
+        for lane in 0..LANES {
+            self.bits[lane] |= x[lane].abs().to_bits();
+            self.between[lane] += u32::from(is_between(x[lane], flat));
+        }
+        for lane in 0..LANES {
+            let distance = A::from(x[lane]) - A::from(origin[lane]);
+            self.sums[lane] += distance;
+            self.squares[lane] = self.squares[lane].with_square(distance, has_fused);
+        }
+    }
+}
+
+/// The sums of all activations by lanes, and of each unit the bits that are set in one of them. Units are taken as the columns in
+/// [`sum_delta`], and what is added up are distances from an activation of the same unit: where all examples are alike, little of their
+/// differences is lost. Every other row has sums of its own, because the next addition to a sum must wait for the last one. Returns the
+/// sum of the squares of all distances.
+#[inline(always)]
+fn sum_activation<A: Accumulator>(
+    rows: &[f32],
+    flat: FlatParts,
+    bits: &mut [u32],
+    lanes: &mut ActivationLanes,
+    has_fused: bool,
+) -> f64 {
+    let mut all = ActivationLanes::default();
+    let mut distances = [0.0; LANES];
+    let units = bits.len();
+    debug_assert!(rows.len().is_multiple_of(units));
+    let count = (rows.len() / units) as f64;
+    let last = rows.len() - units;
+    let (panels, rest) = bits.as_chunks_mut::<LANES>();
     let first_of_rest = panels.len() * LANES;
-    for (panel, largest_of_panel) in panels.iter_mut().enumerate() {
-        let mut largest = *largest_of_panel;
-        for row in rows.chunks_exact(units) {
-            let Some(x) = row[panel * LANES..].first_chunk::<LANES>() else { break };
-            for lane in 0..LANES {
-                // Written so that NaN counts as alive.
-                largest[lane] = if x[lane].abs() <= largest[lane] { largest[lane] } else { x[lane].abs() };
+    for (panel, bits) in panels.iter_mut().enumerate() {
+        let column = panel * LANES;
+        let first = rows[column..].first_chunk::<LANES>();
+        let (Some(first), Some(last)) = (first, rows[last + column..].first_chunk::<LANES>()) else { break };
+        let mut origin = *first;
+        for lane in 0..LANES {
+            origin[lane] = if first[lane].abs() <= last[lane].abs() { first[lane] } else { last[lane] };
+        }
+        let zero = [A::default(); LANES];
+        let mut even = Panel { sums: zero, squares: zero, bits: *bits, between: [0; LANES] };
+        let mut odd = even;
+        for pair in rows.chunks(2 * units) {
+            if let Some(x) = pair[column..].first_chunk() {
+                even.add(x, &origin, flat, has_fused);
             }
-            for lane in 0..LANES {
-                sum[lane] += f64::from(x[lane]);
-            }
-            add_squares_to(&mut square_sum, x, has_fused);
-            for lane in 0..LANES {
-                saturated[lane] += u32::from((x[lane] <= flat.low) | (x[lane] >= flat.high));
+            if let Some(y) = pair.get(units + column..).and_then(<[f32]>::first_chunk) {
+                odd.add(y, &origin, flat, has_fused);
             }
         }
-        *largest_of_panel = largest;
+        for lane in 0..LANES {
+            bits[lane] = even.bits[lane] | odd.bits[lane];
+            all.between[lane] += even.between[lane] + odd.between[lane];
+            let origin = f64::from(origin[lane]);
+            let sum = even.sums[lane].into() + odd.sums[lane].into();
+            let square = even.squares[lane].into() + odd.squares[lane].into();
+            all.sum[lane] += count * origin + sum;
+            all.square_sum[lane] += square + origin * (2.0 * sum + count * origin);
+            distances[lane] += square;
+        }
     }
     if !rest.is_empty() {
         for row in rows.chunks_exact(units) {
-            for (lane, (x, largest)) in row[first_of_rest..].iter().zip(rest.iter_mut()).enumerate() {
-                *largest = if x.abs() <= *largest { *largest } else { x.abs() };
-                sum[lane] += f64::from(*x);
-                square_sum[lane] = with_square(square_sum[lane], *x, has_fused);
-                saturated[lane] += u32::from((*x <= flat.low) | (*x >= flat.high));
+            for (lane, (x, bits)) in row[first_of_rest..].iter().zip(rest.iter_mut()).enumerate() {
+                *bits |= x.abs().to_bits();
+                all.sum[lane] += f64::from(*x);
+                all.square_sum[lane] = all.square_sum[lane].with_square(f64::from(*x), has_fused);
+                all.between[lane] += u32::from(is_between(*x, flat));
             }
         }
     }
-    *lanes = ActivationLanes { sum, square_sum, saturated };
+    *lanes = all;
+    distances.iter().sum()
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn sum_activation_f32(rows: &[f32], flat: FlatParts, bits: &mut [u32], lanes: &mut ActivationLanes) -> f64 {
+    sum_activation::<f32>(rows, flat, bits, lanes, target_cfg_f!(target_feature = "fma"))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn sum_activation_f64(rows: &[f32], flat: FlatParts, bits: &mut [u32], lanes: &mut ActivationLanes) -> f64 {
+    sum_activation::<f64>(rows, flat, bits, lanes, target_cfg_f!(target_feature = "fma"))
 }
 
 /// The elements of each of as many equal blocks, with the place for its summary.
@@ -314,10 +410,10 @@ pub fn update_summary((before, after): &(Tensor<1>, Tensor<1>), out: &mut [f64])
 }
 
 /// The squares of `before` and of `after - before`.
-fn update_sums(before: &[f32], after: &[f32]) -> [f64; 2] {
-    let mut difference = [0.0; BLOCK];
+pub(super) fn update_sums(before: &[f32], after: &[f32]) -> [f64; 2] {
+    let mut difference = [0.0; IN_CACHE];
     let mut sums = [0.0; 2];
-    for (before, after) in before.chunks(BLOCK).zip(after.chunks(BLOCK)) {
+    for (before, after) in before.chunks(IN_CACHE).zip(after.chunks(IN_CACHE)) {
         let difference = &mut difference[..before.len()];
         subtract(before, after, difference);
         sums = [sums[0] + square_sum(before), sums[1] + square_sum(difference)];
@@ -327,7 +423,7 @@ fn update_sums(before: &[f32], after: &[f32]) -> [f64; 2] {
 
 /// Rows that are summed up while they are in the cache.
 fn row_blocks(elements: &[f32], columns: usize) -> impl Iterator<Item = &[f32]> {
-    elements.chunks((BLOCK / columns.max(1)).max(1) * columns.max(1))
+    elements.chunks((IN_CACHE / columns.max(1)).clamp(1, MOST_ROWS) * columns.max(1))
 }
 
 pub fn delta_summary(delta: &Tensor<2>, out: &mut [f64]) -> Option<()> {
@@ -346,27 +442,41 @@ pub fn delta_summary(delta: &Tensor<2>, out: &mut [f64]) -> Option<()> {
 pub(super) struct DeltaSums {
     /// Of each unit.
     batch_sum: Vec<f64>,
-    square_sum: [f64; LANES],
+    square_sum: f64,
+    scale: Scale,
 }
 
 impl DeltaSums {
     pub(super) fn new(units: usize) -> Self {
-        Self { batch_sum: vec![0.0; units], square_sum: [0.0; LANES] }
+        Self { batch_sum: vec![0.0; units], square_sum: 0.0, scale: Scale::default() }
     }
 
     /// Adds the rows of more examples.
-    pub(super) fn add(&mut self, rows: &[f32]) {
-        add_delta(rows, &mut self.batch_sum, &mut self.square_sum);
+    fn add(&mut self, rows: &[f32]) {
+        add_columns(rows, &mut self.batch_sum);
+        let square_sum = quick_square_sum(rows, self.scale);
+        self.scale = self.scale.following(square_sum);
+        self.square_sum += square_sum;
+    }
+
+    /// The same of rows whose columns are summed up and whose largest absolute element is known.
+    pub(super) fn add_summed(&mut self, rows: &[f32], columns: &[f32], largest: f32) {
+        // The sum of a column of larger ones may have left the range of f32.
+        if largest > 1e36 {
+            return self.add(rows);
+        }
+        self.batch_sum.iter_mut().zip(columns).for_each(|(sum, x)| *sum += f64::from(*x));
+        self.square_sum += quick_square_sum(rows, Scale::of_largest(largest));
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
         add_up(&mut self.batch_sum, &other.batch_sum);
-        add_up(&mut self.square_sum, &other.square_sum);
+        self.square_sum += other.square_sum;
     }
 
     /// The numbers of a [`DeltaSummary`](super::DeltaSummary).
     pub(super) fn summary(&self) -> [f64; 4] {
-        let [max_abs, relative] = Norm::of_squares(self.square_sum.iter().sum());
+        let [max_abs, relative] = Norm::of_squares(self.square_sum);
         let [max_of_sum, relative_of_sum] = Norm::of_squares(self.batch_sum.iter().map(|x| x * x).sum());
         [max_abs, relative, max_of_sum, relative_of_sum]
     }
@@ -390,42 +500,54 @@ pub fn activation_summary(activation: &Tensor<2>, flat: FlatParts, out: &mut [f6
 /// What is summed up of the activations of some examples.
 #[derive(Clone, Debug)]
 pub(super) struct ActivationSums {
-    /// Of each unit, the largest absolute one.
-    largest: Vec<f32>,
+    /// Of each unit, the bits that are set in one of its activations, but for the sign: 0 if it is dead.
+    bits: Vec<u32>,
     lanes: ActivationLanes,
     count: usize,
 }
 
 impl ActivationSums {
     pub(super) fn new(units: usize) -> Self {
-        Self { largest: vec![0.0; units], lanes: ActivationLanes::default(), count: 0 }
+        Self { bits: vec![0; units], lanes: ActivationLanes::default(), count: 0 }
     }
 
     /// Adds the rows of more examples.
     pub(super) fn add(&mut self, rows: &[f32], flat: FlatParts) {
-        add_activation(rows, flat, &mut self.largest, &mut self.lanes);
+        if rows.is_empty() {
+            return;
+        }
+        let mut lanes = ActivationLanes::default();
+        let distances = sum_activation_f32(rows, flat, &mut self.bits, &mut lanes);
+        if !lanes.are_right(distances, rows.len()) {
+            sum_activation_f64(rows, flat, &mut self.bits, &mut lanes);
+        }
+        self.add_lanes(&lanes);
         self.count += rows.len();
     }
 
+    fn add_lanes(&mut self, lanes: &ActivationLanes) {
+        add_up(&mut self.lanes.sum, &lanes.sum);
+        add_up(&mut self.lanes.square_sum, &lanes.square_sum);
+        self.lanes.between.iter_mut().zip(&lanes.between).for_each(|(count, other)| *count += other);
+    }
+
     pub(super) fn merge(&mut self, other: &Self) {
-        for (largest, x) in self.largest.iter_mut().zip(&other.largest) {
-            *largest = if *x <= *largest { *largest } else { *x };
-        }
-        add_up(&mut self.lanes.sum, &other.lanes.sum);
-        add_up(&mut self.lanes.square_sum, &other.lanes.square_sum);
-        self.lanes.saturated.iter_mut().zip(&other.lanes.saturated).for_each(|(count, other)| *count += other);
+        self.bits.iter_mut().zip(&other.bits).for_each(|(bits, others)| *bits |= others);
+        self.add_lanes(&other.lanes);
         self.count += other.count;
     }
 
     /// The numbers of an [`ActivationSummary`](super::ActivationSummary).
     pub(super) fn summary(&self) -> [f64; 4] {
-        let Self { largest, lanes, count } = self;
+        let Self { bits, lanes, count } = self;
         let count = *count as f64;
         let mean = lanes.sum.iter().sum::<f64>() / count;
-        let variance = (lanes.square_sum.iter().sum::<f64>() / count - mean * mean).max(0.0);
-        let saturated: u64 = lanes.saturated.iter().map(|count| u64::from(*count)).sum();
-        let dead = largest.iter().filter(|x| **x == 0.0).count();
-        [mean, variance.sqrt(), saturated as f64 / count, dead as f64 / largest.len() as f64]
+        let variance = lanes.square_sum.iter().sum::<f64>() / count - mean * mean;
+        // Written so that NaN stays.
+        let variance = if variance < 0.0 { 0.0 } else { variance };
+        let between: u64 = lanes.between.iter().map(|count| u64::from(*count)).sum();
+        let dead = bits.iter().filter(|bits| **bits == 0).count();
+        [mean, variance.sqrt(), (count - between as f64) / count, dead as f64 / bits.len() as f64]
     }
 }
 

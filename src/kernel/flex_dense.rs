@@ -8,6 +8,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 
 use super::dense::{DenseForm, Elementwise, WantedOfDense};
+use super::digits::WithDigits;
 use super::elementwise::{Vectorized, activate, differentiate, fixed_slope};
 use super::flex_layer::{contiguous, owned, tensor};
 use super::matrix::{Rows, multiply, multiply_by_transpose, multiply_transposed, panel_width};
@@ -290,19 +291,8 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
     let largest =
         sums.chunks_exact(units + 2).map(|sums| sums[units]).fold(T::default(), |a, b| if b > a { b } else { a });
 
-    let (limit, factor) = T::TINY;
-    let is_tiny = largest > T::default() && largest < limit;
-    let mut scaled = pool::take::<T>(if is_tiny { gradient.len() } else { 0 });
-    if is_tiny {
-        scaled.copy_from_slice(gradient);
-        T::scale(factor, &mut scaled);
-    }
-    let gradient: &[T] = if is_tiny { &scaled } else { gradient };
-    let settle = |out: &mut [T]| {
-        if is_tiny {
-            T::scale(T::from_f64(1.0) / factor, out);
-        }
-    };
+    let digits = WithDigits::new(largest, gradient);
+    let gradient = digits.numbers();
     let share = inputs.div_ceil(if is_small { 1 } else { team::threads() }).next_multiple_of(8);
     let of_weight = of_weight.chunks_mut(share * units).enumerate().map(|(number, out)| {
         let first = number * share;
@@ -313,12 +303,11 @@ fn backward_block<T: Vectorized>(block: Backward<'_, T>) {
     team::each_unless(is_small, shared(of_weight.collect(), of_x.collect()), |work| match work {
         Second::OfWeight { inputs, out } => {
             multiply_transposed(x, inputs, matrix(gradient, units), out);
-            settle(out);
+            digits.settle(out);
         }
         Second::OfX { share, mut out } => {
             multiply_by_transpose(matrix(gradient, units).some(&share.rows), weight, &share.columns, &mut out);
-            out.into_iter().for_each(settle);
+            out.into_iter().for_each(|out| digits.settle(out));
         }
     });
-    pool::give(scaled);
 }

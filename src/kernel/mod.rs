@@ -8,6 +8,8 @@ mod cell;
 mod cross_entropy;
 mod dense;
 #[cfg(feature = "flex")]
+mod digits;
+#[cfg(feature = "flex")]
 mod elementary;
 #[cfg(feature = "flex")]
 mod elementwise;
@@ -37,6 +39,8 @@ mod pool;
 #[cfg(feature = "flex")]
 mod product;
 mod recurrent;
+#[cfg(feature = "flex")]
+mod squares;
 mod stages;
 mod summary;
 #[cfg(feature = "flex")]

@@ -553,6 +553,65 @@ mod tests {
         }
     }
 
+    /// Of networks whose layers answer nearly the same to all examples, or nearly nothing.
+    #[test]
+    fn the_deviation_of_activations_is_right_where_they_are_alike_and_from_1e_minus_38_to_1e38() {
+        let flat = FlatParts::NOWHERE;
+        for (origin, size) in [
+            (0.5, 1e-5),
+            (0.0, 1e-38),
+            (0.0, 1e-30),
+            (0.0, 1e-19),
+            (1e-20, 1e-24),
+            (2e-17, 1e-22),
+            (1e-16, 1e-21),
+            (0.0, 1e30),
+            (0.0, 1e37),
+        ] {
+            let values: Vec<f32> = samples().into_iter().map(|x| origin + x * size).collect();
+            let exact: Vec<f64> = values.iter().copied().map(f64::from).collect();
+            let mean = exact.iter().sum::<f64>() / exact.len() as f64;
+            let variance = exact.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / exact.len() as f64;
+            let found =
+                ActivationSummary::from_reading(&read(activation_summaries(vec![tensor(&values, 67)], 1, flat)));
+            let close = |found: f64, expected: f64, size: f64| (found - expected).abs() < 1e-6 * size;
+            assert!(close(found.mean, mean, variance.sqrt()), "{origin}, {size:e}: {} and {mean}", found.mean);
+            assert!(close(found.std, variance.sqrt(), variance.sqrt()), "{origin}, {size:e}: {}", found.std);
+        }
+    }
+
+    /// The first and the last example are where distances are taken from.
+    #[test]
+    fn activations_that_are_far_from_the_first_and_the_last_keep_their_mean_and_deviation() {
+        const UNITS: usize = 16;
+        let value = |i: usize| ((i * 7919) % 1013) as f32 / 1e6;
+        let values: Vec<f32> =
+            (0..64 * UNITS).map(|i| if (UNITS..63 * UNITS).contains(&i) { value(i) } else { 1.0 + value(i) }).collect();
+        let exact: Vec<f64> = values.iter().copied().map(f64::from).collect();
+        let mean = exact.iter().sum::<f64>() / exact.len() as f64;
+        let std = (exact.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / exact.len() as f64).sqrt();
+        let found = ActivationSummary::from_reading(&read(activation_summaries(
+            vec![tensor(&values, UNITS)],
+            1,
+            FlatParts::NOWHERE,
+        )));
+        assert!((found.mean / mean - 1.0).abs() < 1e-6, "{} and {mean}", found.mean);
+        assert!((found.std / std - 1.0).abs() < 1e-6, "{} and {std}", found.std);
+    }
+
+    #[test]
+    fn deltas_of_few_units_and_of_a_single_long_row_are_right_to_six_digits() {
+        for (rows, units) in [(4096, 1), (2000, 8), (500, 17), (1, 200_000)] {
+            for size in [0.1_f32, 0.3, 2e37] {
+                let found = read(delta_summaries(vec![tensor(&vec![size; rows * units], units)], 1));
+                let expected = [((rows * units) as f64).sqrt(), rows as f64 * (units as f64).sqrt()];
+                for (norm, expected) in norms(&found).into_iter().zip(expected.map(|x| x * f64::from(size))) {
+                    assert!((norm / expected - 1.0).abs() < 1e-6, "{rows} x {units}, {size:e}: {norm:e}, {expected:e}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_unit_that_is_zero_for_all_examples_is_dead() {
         let activation = tensor(&[0.0, 1.0, 0.0, 2.0, 0.0, 0.0], 2);

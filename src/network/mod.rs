@@ -23,7 +23,7 @@ pub use convolutional::Convolutional;
 pub use dense::Dense;
 pub use layer::{ConvLayer, DenseLayer, Layer, Shaping};
 pub use norm::Norm;
-pub use pass::{BatchStatistics, LayerTrace, Pass, RecurrenceTrace, Wanted, Watched};
+pub use pass::{BatchStatistics, LayerTrace, Pass, RecurrenceTrace, Traced, TracedTensors, Wanted, Watched};
 pub use plain::Plain;
 pub use recurrent::{OwnLayer, Recurrent, RecurrentLayer, RecurrentWeights};
 pub use residual::{End, Residual};

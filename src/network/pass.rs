@@ -37,6 +37,16 @@ struct Trace {
     leaf: Option<Tensor<2>>,
 }
 
+impl Trace {
+    /// The tensors of the layer that began last.
+    fn last(&mut self) -> Option<&mut TracedTensors> {
+        match &mut self.layers.last_mut()?.traced {
+            Traced::Tensors(tensors) => Some(tensors),
+            Traced::Watched(_) => None,
+        }
+    }
+}
+
 /// What a traced pass leaves behind beside deltas and activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -55,15 +65,39 @@ pub struct LayerTrace {
     pub layer_index: usize,
     /// Its path: `hidden.3`.
     pub layer: String,
-    /// A leaf whose gradient is the layer's delta, `[batch, units]`. None for the output layer, and where it is watched.
+    /// What can be measured of it.
+    pub traced: Traced,
+}
+
+impl LayerTrace {
+    /// The tensors of a layer that has not been measured yet.
+    pub fn tensors(&self) -> Option<&TracedTensors> {
+        match &self.traced {
+            Traced::Tensors(tensors) => Some(tensors),
+            Traced::Watched(_) => None,
+        }
+    }
+}
+
+/// What can be measured of a layer.
+#[derive(Clone, Debug)]
+pub enum Traced {
+    /// Nothing yet: these tensors are there to be measured.
+    Tensors(Box<TracedTensors>),
+    /// It was measured on its way through the graph.
+    Watched(Watched),
+}
+
+/// The tensors of a layer that are to be measured.
+#[derive(Clone, Debug, Default)]
+pub struct TracedTensors {
+    /// A leaf whose gradient is the layer's delta, `[batch, units]`. None for the output layer.
     pub offset: Option<Tensor<2>>,
     /// Zeros that were added to the layer's input, `[batch, inputs]`, if they are wanted: their gradient is that of the
     /// input.
     pub input_offset: Option<Tensor<2>>,
-    /// The activations `[batch, units]`, outside the graph. None for the output layer and for linear layers, and where they are watched.
+    /// The activations `[batch, units]`, outside the graph. None for the output layer and for linear layers.
     pub activation: Option<Tensor<2>>,
-    /// In place of offset and activation, what was measured already.
-    pub watched: Option<Watched>,
     /// Of a recurrent layer.
     pub recurrence: Option<RecurrenceTrace>,
 }
@@ -136,15 +170,8 @@ impl Pass {
             (input, None)
         };
         let layer_index = trace.layers.len();
-        trace.layers.push(LayerTrace {
-            layer_index,
-            layer: layer(),
-            offset: None,
-            input_offset,
-            activation: None,
-            watched: None,
-            recurrence: None,
-        });
+        let tensors = TracedTensors { input_offset, ..TracedTensors::default() };
+        trace.layers.push(LayerTrace { layer_index, layer: layer(), traced: Traced::Tensors(Box::new(tensors)) });
         input
     }
 
@@ -158,7 +185,7 @@ impl Pass {
 
     /// The pre-activations of the layer that began last.
     pub(super) fn pre_activation<const D: usize>(&mut self, z: Tensor<D>) -> Tensor<D> {
-        let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) else {
+        let Some(layer) = self.trace.as_mut().and_then(Trace::last) else {
             return z;
         };
         let (z, offset) = with_offset(z);
@@ -170,10 +197,9 @@ impl Pass {
     /// value is not looked at.
     pub(super) fn delta_leaf(&mut self, x: &Tensor<2>) -> Option<Tensor<2>> {
         let trace = self.trace.as_mut()?;
-        let layer = trace.layers.last_mut()?;
         let zero = || Tensor::<2>::zeros([1, 1], (&x.device(), x.dtype())).inner();
         let leaf = Tensor::from_inner(trace.leaf.get_or_insert_with(zero).clone()).require_grad();
-        layer.offset = Some(leaf.clone());
+        trace.last()?.offset = Some(leaf.clone());
         Some(leaf)
     }
 
@@ -190,21 +216,14 @@ impl Pass {
     /// What one of several layers leaves that went through the graph together.
     pub(super) fn leave(&mut self, layer: String, watched: Watched) {
         if let Some(trace) = &mut self.trace {
-            trace.layers.push(LayerTrace {
-                layer_index: trace.layers.len(),
-                layer,
-                offset: None,
-                input_offset: None,
-                activation: None,
-                watched: Some(watched),
-                recurrence: None,
-            });
+            let layer_index = trace.layers.len();
+            trace.layers.push(LayerTrace { layer_index, layer, traced: Traced::Watched(watched) });
         }
     }
 
     /// The activations of the layer that began last.
     pub(super) fn activation<const D: usize>(&mut self, activation: &Tensor<D>) {
-        if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
+        if let Some(layer) = self.trace.as_mut().and_then(Trace::last) {
             layer.activation = Some(flatten_units(activation.clone().inner()));
         }
     }
@@ -217,7 +236,7 @@ impl Pass {
 
     /// What the recurrent layer that began last leaves.
     pub(super) fn recurrence(&mut self, trace: RecurrenceTrace) {
-        if let Some(layer) = self.trace.as_mut().and_then(|trace| trace.layers.last_mut()) {
+        if let Some(layer) = self.trace.as_mut().and_then(Trace::last) {
             layer.offset.clone_from(&trace.pre_activation_offset);
             layer.activation = Some(trace.hidden.clone());
             layer.recurrence = Some(trace);

@@ -6,7 +6,7 @@ use super::seeds::Numbers;
 use super::{Rows, finite, recurrence};
 use crate::config::ActivationFunction;
 use crate::kernel::{self, ActivationSummary, DeltaSummary, FlatParts, Reading};
-use crate::network::{LayerTrace, Watched, flat_parts, has_dead_units};
+use crate::network::{LayerTrace, Traced, Watched, flat_parts, has_dead_units};
 use crate::schema::{ActivationRow, UnitRow};
 
 /// What was measured of the layers of a step, not yet read.
@@ -63,29 +63,33 @@ pub fn measure(
     let (mut of_deltas, mut of_activations) = (Vec::new(), Vec::new());
     for trace in trace {
         let mut layer = Layer { index: trace.layer_index, path: trace.layer, ..Layer::default() };
-        if let Some(recurrence) = trace.recurrence {
-            layer.is_recurrent = true;
-            layer.is_gated = recurrence.form.recurrence.kept() > 0;
-            measurement.recurrences.push(recurrence::measure(recurrence, gradients));
-        }
-        if let Some(delta) = trace.offset.and_then(|offset| offset.grad_remove(gradients)) {
-            layer.has_delta = true;
-            layer.has_units = wants_units;
-            measurement.units.extend(wants_units.then(|| unit_sums(delta.clone(), seeds)));
-            deltas.push(delta);
-        }
-        if let Some(gradient) = trace.input_offset.and_then(|offset| offset.grad_remove(gradients)) {
-            layer.has_input = true;
-            inputs.push(gradient);
-        }
-        layer.has_activation = trace.activation.is_some();
-        activations.extend(trace.activation);
-        if let Some(Watched { delta: (found, number), activation }) = trace.watched {
-            let delta = found.of(number, seeds);
-            layer.has_delta = delta.is_some();
-            layer.has_activation = activation.is_some();
-            of_deltas.extend(delta.unwrap_or_default());
-            of_activations.extend(activation.unwrap_or_default());
+        match trace.traced {
+            Traced::Tensors(traced) => {
+                if let Some(recurrence) = traced.recurrence {
+                    layer.is_recurrent = true;
+                    layer.is_gated = recurrence.form.recurrence.kept() > 0;
+                    measurement.recurrences.push(recurrence::measure(recurrence, gradients));
+                }
+                if let Some(delta) = traced.offset.and_then(|offset| offset.grad_remove(gradients)) {
+                    layer.has_delta = true;
+                    layer.has_units = wants_units;
+                    measurement.units.extend(wants_units.then(|| unit_sums(delta.clone(), seeds)));
+                    deltas.push(delta);
+                }
+                if let Some(gradient) = traced.input_offset.and_then(|offset| offset.grad_remove(gradients)) {
+                    layer.has_input = true;
+                    inputs.push(gradient);
+                }
+                layer.has_activation = traced.activation.is_some();
+                activations.extend(traced.activation);
+            }
+            Traced::Watched(Watched { delta: (found, number), activation }) => {
+                let delta = found.of(number, seeds);
+                layer.has_delta = delta.is_some();
+                layer.has_activation = activation.is_some();
+                of_deltas.extend(delta.unwrap_or_default());
+                of_activations.extend(activation.unwrap_or_default());
+            }
         }
         measurement.layers.push(layer);
     }

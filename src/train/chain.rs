@@ -25,7 +25,7 @@ pub fn measure(run_id: &str, workload: &Workload) -> Result<Vec<LinkRow>, ReadEr
     let Network::Plain(chain) = &network else {
         return Ok(Vec::new());
     };
-    let offsets = trace.into_iter().filter_map(|layer| layer.input_offset);
+    let offsets = trace.iter().filter_map(|layer| layer.tensors()?.input_offset.as_ref());
     // The gradients with respect to the input of every link, and last the output itself, of which it is 1.
     let products = read(offsets.filter_map(|offset| offset.grad(&gradients)))?;
     let weights = read(chain.hidden.iter().map(|layer| layer.weight.val().inner()))?;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::plan::{Kind, Loaded, Panels, Plan, Share, Side};
 use super::{Found, Left, Passed, Primitive, WantedOfStages, as_f32, of_seed};
+use crate::kernel::digits::{WithDigits, are_tiny};
 use crate::kernel::elementwise::differentiate;
 use crate::kernel::flex::DeltaSums;
 use crate::kernel::flex_layer::{Columns, ROWS, contiguous, derivative, merge_gradients, tensor};
@@ -251,15 +252,18 @@ impl<T: Columns> Backward<'_, T> {
                 for ((kept, gradient), sums) in pieces.zip(sums.chunks_exact_mut(units + 2)) {
                     let totals = differentiate((*function, slopes[seed]), kept, gradient, &mut sums[..*units]);
                     (sums[*units], sums[units + 1]) = (totals.largest, totals.of_slope);
-                    has_tiny |= is_tiny(totals.largest);
+                    has_tiny |= are_tiny(totals.largest);
                 }
                 if let Some(deltas) = &mut self.deltas {
-                    let of_piece = |piece: &[T]| {
+                    let of_piece = |(piece, known): (&[T], &[T])| {
                         let mut sums = DeltaSums::new(*units);
-                        sums.add(as_f32(piece));
+                        if let [columns @ .., largest, _] = as_f32(known) {
+                            sums.add_summed(as_f32(piece), columns, *largest);
+                        }
                         sums
                     };
-                    deltas.push(gradient.chunks(ROWS * units).map(of_piece).collect());
+                    let pieces = gradient.chunks(ROWS * units).zip(sums.chunks_exact(units + 2));
+                    deltas.push(pieces.map(of_piece).collect());
                 }
                 let below = &mut *below[place - 1];
                 // Nobody wants the gradient with respect to the input of the first stage.
@@ -273,9 +277,9 @@ impl<T: Columns> Backward<'_, T> {
                 let inputs = plan.stages[stage].inputs;
                 let pieces = gradient.chunks(ROWS * units).zip(below.chunks_mut(ROWS * inputs));
                 for ((gradient, below), sums) in pieces.zip(sums.chunks_exact(units + 2)) {
-                    with_digits(sums[*units], gradient, below, |gradient, below| {
-                        panels.multiply(plan, product, gradient, None, below);
-                    });
+                    let digits = WithDigits::new(sums[*units], gradient);
+                    panels.multiply(plan, product, digits.numbers(), None, below);
+                    digits.settle(below);
                 }
             }
             Kind::Norm { .. } => {}
@@ -316,25 +320,6 @@ impl<T: Columns> Backward<'_, T> {
             T::add_to(&self.pending.1, self.gradients[0]);
         }
     }
-}
-
-/// Whether products of gradients, the largest of which this is, would lose digits.
-fn is_tiny<T: Columns>(largest: T) -> bool {
-    largest > T::default() && largest < T::TINY.0
-}
-
-/// Multiplies gradients, or a multiple of them if they are so small that products lose digits, and takes the result down again.
-fn with_digits<T: Columns>(largest: T, gradient: &[T], out: &mut [T], multiply: impl FnOnce(&[T], &mut [T])) {
-    if !is_tiny(largest) {
-        return multiply(gradient, out);
-    }
-    let factor = T::TINY.1;
-    let mut scaled = pool::take::<T>(gradient.len());
-    scaled.copy_from_slice(gradient);
-    T::scale(factor, &mut scaled);
-    multiply(&scaled, out);
-    T::scale(T::from_f64(1.0) / factor, out);
-    pool::give(scaled);
 }
 
 /// The gradients of the parameters of a dense stage.
@@ -393,9 +378,9 @@ fn of_denses<'a, T: Columns>(
     // A thread begins with the seeds that it has taken through the stages.
     work.sort_by_key(|(seed, _)| *seed);
     plan.each(work, |(_, OfWeight { x, inputs, gradient, out, largest })| {
-        with_digits(largest, gradient.elements, out, |elements, out| {
-            multiply_transposed(x, inputs, Rows { elements, columns: gradient.columns }, out);
-        });
+        let digits = WithDigits::new(largest, gradient.elements);
+        multiply_transposed(x, inputs, Rows { elements: digits.numbers(), columns: gradient.columns }, out);
+        digits.settle(out);
     });
     found
 }
