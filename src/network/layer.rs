@@ -95,6 +95,22 @@ impl Shaping {
             kernels: config.kernels(),
         }
     }
+
+    /// Function and normalization in their order, as stages; `activated` is called between a function and what comes behind it.
+    pub(super) fn join<'a>(
+        self,
+        norm: Option<&Norm>,
+        together: &mut Together<'a>,
+        activated: impl FnOnce(&mut Together<'a>),
+    ) {
+        let (before, behind) = match self.norm_place {
+            NormPlace::BeforeActivation => (norm, None),
+            NormPlace::AfterActivation => (None, norm),
+        };
+        together.normalize_and_activate(before, self.function);
+        activated(together);
+        behind.into_iter().for_each(|norm| together.normalize(norm));
+    }
 }
 
 /// Sizes of a layer.
@@ -255,18 +271,8 @@ impl DenseLayer {
 
     /// [`Layer::shape`] as stages.
     pub(super) fn join_shape(&self, together: &mut Together<'_>) {
-        let Shaping { function, norm_place, is_linear, .. } = self.shaping;
-        match (norm_place, &self.norm) {
-            _ if is_linear => {}
-            (NormPlace::AfterActivation, Some(norm)) => {
-                together.normalize_and_activate(None, function);
-                together.keep_activation();
-                together.normalize(norm);
-            }
-            (_, norm) => {
-                together.normalize_and_activate(norm.as_ref(), function);
-                together.keep_activation();
-            }
+        if !self.shaping.is_linear {
+            self.shaping.join(self.norm.as_ref(), together, Together::keep_activation);
         }
     }
 

@@ -67,13 +67,7 @@ impl End {
     /// [`End::forward`] as stages.
     fn join(&self, together: &mut Together<'_>) {
         together.make_room(1);
-        match (&self.norm, self.shaping.norm_place) {
-            (Some(norm), NormPlace::AfterActivation) => {
-                together.normalize_and_activate(None, self.shaping.function);
-                together.normalize(norm);
-            }
-            (norm, _) => together.normalize_and_activate(norm.as_ref(), self.shaping.function),
-        }
+        self.shaping.join(self.norm.as_ref(), together, |_| {});
     }
 }
 
