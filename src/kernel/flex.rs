@@ -557,3 +557,23 @@ pub fn recycle<const D: usize>(tensors: Vec<Tensor<D>>) {
         pool::recycle::<f32>(primitive);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deltas_whose_sums_are_known_have_the_norms_of_the_others_even_where_a_sum_has_left_the_range() {
+        const UNITS: usize = 2;
+        for size in [1e-38_f32, 1e-20, 1.0, 2e37] {
+            let rows: Vec<f32> = (0..32 * UNITS).map(|i| size * (1.0 + (i % 5) as f32 / 8.0)).collect();
+            let columns = rows.chunks(UNITS).fold([0.0_f32; UNITS], |sums, row| [sums[0] + row[0], sums[1] + row[1]]);
+            let (mut summed, mut added) = (DeltaSums::new(UNITS), DeltaSums::new(UNITS));
+            summed.add_summed(&rows, &columns, 1.5 * size);
+            added.add(&rows);
+            for (summed, added) in summed.summary().into_iter().zip(added.summary()) {
+                assert!((summed / added - 1.0).abs() < 1e-6, "{size:e}: {summed:e} and {added:e}");
+            }
+        }
+    }
+}
