@@ -119,7 +119,7 @@ pub(super) fn add_squares_to<A: Accumulator>(sums: &mut [A; LANES], x: &[f32; LA
 
 /// Largest absolute element, squares and zeros by lanes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lanes {
+struct Lanes {
     max_abs: [f32; LANES],
     square_sum: [f64; LANES],
     zeros: [u32; LANES],
@@ -127,7 +127,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     #[inline(always)]
-    pub(super) fn add(&mut self, x: &[f32; LANES], has_fused: bool) {
+    fn add(&mut self, x: &[f32; LANES], has_fused: bool) {
         for lane in 0..LANES {
             self.max_abs[lane] = if x[lane].abs() > self.max_abs[lane] { x[lane].abs() } else { self.max_abs[lane] };
         }
@@ -139,7 +139,7 @@ impl Lanes {
 
     /// Adds fewer numbers than there are lanes.
     #[inline(always)]
-    pub(super) fn add_rest(&mut self, rest: &[f32], has_fused: bool) {
+    fn add_rest(&mut self, rest: &[f32], has_fused: bool) {
         for (lane, x) in rest.iter().enumerate() {
             self.max_abs[lane] = self.max_abs[lane].max(x.abs());
             self.square_sum[lane] = self.square_sum[lane].with_square(f64::from(*x), has_fused);
@@ -148,7 +148,7 @@ impl Lanes {
     }
 
     /// The sums over the finite ones of the elements that were added, and the number of the others.
-    pub(super) fn total(&self, elements: &[f32]) -> Sums {
+    fn total(&self, elements: &[f32]) -> Sums {
         let square_sum: f64 = self.square_sum.iter().sum();
         // Squares of finite f32 cannot overflow an f64, so that the sum tells whether all are finite.
         if !square_sum.is_finite() {
@@ -383,11 +383,10 @@ pub fn block_norms(x: &Tensor<2>, blocks: usize) -> Option<Vec<f64>> {
     })
 }
 
+/// after - before, where the numbers before were.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn subtract(before: &[f32], after: &[f32], difference: &mut [f32]) {
-    for ((difference, before), after) in difference.iter_mut().zip(before).zip(after) {
-        *difference = after - before;
-    }
+pub(super) fn turn_into_change(before: &mut [f32], after: &[f32]) {
+    before.iter_mut().zip(after).for_each(|(before, after)| *before = after - *before);
 }
 
 pub fn update_summary((before, after): &(Tensor<1>, Tensor<1>), out: &mut [f64]) -> Option<()> {
@@ -415,7 +414,8 @@ pub(super) fn update_sums(before: &[f32], after: &[f32]) -> [f64; 2] {
     let mut sums = [0.0; 2];
     for (before, after) in before.chunks(IN_CACHE).zip(after.chunks(IN_CACHE)) {
         let difference = &mut difference[..before.len()];
-        subtract(before, after, difference);
+        difference.copy_from_slice(before);
+        turn_into_change(difference, after);
         sums = [sums[0] + square_sum(before), sums[1] + square_sum(difference)];
     }
     sums

@@ -14,7 +14,7 @@ use multiversion::multiversion;
 use multiversion::target::target_cfg_f;
 
 use super::Norm;
-use super::flex::{LANES, Sums, add_squares_to, finite_sums, square_sum, update_sums};
+use super::flex::{LANES, Sums, add_squares_to, finite_sums, square_sum, turn_into_change, update_sums};
 use super::flex_layer::owned;
 use super::squares::{BLOCK, Scale};
 use super::update::{Measured, Moments, Rule, Update};
@@ -256,12 +256,6 @@ fn change_and_sum(
         sums.gradient = finite_sums(gradient);
     }
     sums
-}
-
-/// after - before, where the weights before were.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn turn_into_change(before: &mut [f32], after: &[f32]) {
-    before.iter_mut().zip(after).for_each(|(before, after)| *before = after - *before);
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
