@@ -23,7 +23,9 @@ pub use convolutional::Convolutional;
 pub use dense::Dense;
 pub use layer::{ConvLayer, DenseLayer, Layer, Shaping};
 pub use norm::Norm;
-pub use pass::{BatchStatistics, LayerTrace, Pass, RecurrenceTrace, Traced, TracedTensors, Wanted, Watched};
+pub use pass::{
+    BatchMoments, BatchStatistics, LayerTrace, Pass, RecurrenceTrace, Traced, TracedTensors, Wanted, Watched,
+};
 pub use plain::Plain;
 pub use recurrent::{OwnLayer, Recurrent, RecurrentLayer, RecurrentWeights};
 pub use residual::{End, Residual};
@@ -116,13 +118,13 @@ impl Network {
         }
     }
 
-    /// Takes the statistics of a training pass, in its order, into the running ones of batch norm.
-    pub fn absorb(&mut self, statistics: Vec<BatchStatistics>) {
-        if statistics.is_empty() {
+    /// Takes the moments of a training pass, in its order, into the running statistics of batch norm.
+    pub fn absorb(&mut self, moments: Vec<BatchMoments>) {
+        if moments.is_empty() {
             return;
         }
-        for (norm, batch) in self.batch_norms().zip(statistics) {
-            norm.absorb(batch);
+        for (norm, moments) in self.batch_norms().zip(moments) {
+            norm.absorb(moments.into_statistics());
         }
     }
 

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::activation::{activate, elementwise};
-use super::pass::{BatchStatistics, Pass};
+use super::pass::{BatchMoments, BatchStatistics, Pass};
 use crate::config::{self, ActivationFunction, Kernels, NetworkConfig};
 use crate::kernel::{self, Activated, Elementwise, NormForm, Stages};
 
@@ -106,7 +106,7 @@ impl Norm {
         let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes, form);
         if is_batch_norm {
             let count = dims.iter().product::<usize>() / (self.seeds * dims[1]);
-            pass.keep_statistics(BatchStatistics::of_batch([normalized.mean, normalized.variance], count));
+            pass.keep_moments(BatchMoments::new([normalized.mean, normalized.variance], count));
         }
         normalized.output
     }

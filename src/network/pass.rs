@@ -9,7 +9,7 @@ use crate::kernel::{Form, FoundDeltas, WantedGradients};
 pub struct Pass {
     trains: bool,
     trace: Option<Trace>,
-    statistics: Vec<BatchStatistics>,
+    moments: Vec<BatchMoments>,
 }
 
 /// The mean and the variance of every unit over a batch, outside the graph.
@@ -21,11 +21,26 @@ pub struct BatchStatistics {
     pub variance: Tensor<1>,
 }
 
-impl BatchStatistics {
-    /// Those of a batch of which so many numbers belong to each unit, from their mean and variance, of one or several seeds.
-    pub(super) fn of_batch<const D: usize>([mean, variance]: [Tensor<D>; 2], count: usize) -> Self {
-        let count = count as f64;
-        Self { mean: mean.reshape([-1]), variance: variance.reshape([-1]) * (count / (count - 1.0)) }
+/// What a training pass has normalized with.
+#[derive(Clone, Debug)]
+pub struct BatchMoments {
+    mean: Tensor<1>,
+    /// With n in the denominator.
+    variance: Tensor<1>,
+    /// The numbers n of a unit.
+    count: usize,
+}
+
+impl BatchMoments {
+    /// Those of a batch of which so many numbers belong to each unit, of one or several seeds.
+    pub(super) fn new<const D: usize>([mean, variance]: [Tensor<D>; 2], count: usize) -> Self {
+        Self { mean: mean.reshape([-1]), variance: variance.reshape([-1]), count }
+    }
+
+    /// The statistics of all layers are made after the pass, so that a device makes them in few launches.
+    pub(super) fn into_statistics(self) -> BatchStatistics {
+        let count = self.count as f64;
+        BatchStatistics { mean: self.mean, variance: self.variance * (count / (count - 1.0)) }
     }
 }
 
@@ -149,13 +164,13 @@ impl Pass {
         self.trains
     }
 
-    /// The traces of the layers and the statistics of the normalizations, in the order of the pass.
-    pub fn finish(self) -> (Vec<LayerTrace>, Vec<BatchStatistics>) {
-        (self.trace.map_or_else(Vec::new, |trace| trace.layers), self.statistics)
+    /// The traces of the layers and the moments of the normalizations, in the order of the pass.
+    pub fn finish(self) -> (Vec<LayerTrace>, Vec<BatchMoments>) {
+        (self.trace.map_or_else(Vec::new, |trace| trace.layers), self.moments)
     }
 
-    pub(super) fn keep_statistics(&mut self, statistics: BatchStatistics) {
-        self.statistics.push(statistics);
+    pub(super) fn keep_moments(&mut self, moments: BatchMoments) {
+        self.moments.push(moments);
     }
 
     /// A layer begins: returns its input, to which zeros may have been added.

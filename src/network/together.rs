@@ -6,7 +6,7 @@ use super::Dense;
 use super::activation::{elementwise, flat_parts};
 use super::layer::Shaping;
 use super::norm::Norm;
-use super::pass::{BatchStatistics, Pass, Watched};
+use super::pass::{BatchMoments, Pass, Watched};
 use crate::config::{ActivationFunction, Kernels};
 use crate::kernel::{
     self, DenseParameters, Elementwise, FlatParts, MOST_PARAMETERS, MOST_UNITS, Shortcut, StageLeft, Stages,
@@ -154,7 +154,7 @@ impl<'a> Together<'a> {
             self.pass.leave(path, Watched { delta: (deltas.clone(), dense), activation });
         }
         for moments in left.iter().filter_map(|left| left.moments.clone()) {
-            self.pass.keep_statistics(BatchStatistics::of_batch(moments, rows / self.seeds));
+            self.pass.keep_moments(BatchMoments::new(moments, rows / self.seeds));
         }
         if let Some(StageLeft { output, .. }) = left.into_iter().next_back() {
             self.x = output;

@@ -47,7 +47,7 @@ pub fn make_step(
     if fault::factor(Fault::LossSum) > 1.0 {
         loss = loss * examples as f64;
     }
-    let (trace, statistics) = pass.finish();
+    let (trace, moments) = pass.finish();
 
     // The penalty comes of a pass of its own over other points: deltas are those of the loss.
     let mut gradients = match &critic_penalty {
@@ -109,7 +109,7 @@ pub fn make_step(
             }
             pending.updates = found.updates;
             clip = clipped.measurement;
-            network.absorb(statistics);
+            network.absorb(moments);
         }
         Some(optimizer) => {
             let clipped;
@@ -117,7 +117,7 @@ pub fn make_step(
             network = regularize::decay(network, training);
             network = optimizer.step(rate, network, clipped);
             network = weight_clipping::clip(network, training);
-            network.absorb(statistics);
+            network.absorb(moments);
         }
         None => (_, clip) = clip::clip(&network, gradients, limit, measured.is_some()),
     }
