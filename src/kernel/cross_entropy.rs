@@ -8,6 +8,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Shape, Tensor};
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use super::cube;
 use super::layer::{by_seed, joined};
 #[cfg(feature = "flex")]
 use super::{flex_cross_entropy, pool};
@@ -27,12 +29,10 @@ pub struct CostForm {
     Autodiff,
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
-    Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
+    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
 pub trait CostOps: Backend {
     /// The mean over the rows of each seed of `-sum t ln softmax(o)`, `[seeds]`, and the softmax.
-    #[fusion(default)]
     fn softmax_cross_entropy(
         outputs: FloatTensor<Self>,
         targets: FloatTensor<Self>,
@@ -43,7 +43,6 @@ pub trait CostOps: Backend {
 
     /// The gradient with respect to the outputs, from the softmax and the gradient with respect to each cost:
     /// `(softmax(o) sum t - t) gradient / rows`.
-    #[fusion(default)]
     fn softmax_cross_entropy_backward(
         softmax: FloatTensor<Self>,
         targets: FloatTensor<Self>,
@@ -64,10 +63,14 @@ pub(super) fn stock_softmax_cross_entropy<B: Backend>(
     let sums = B::float_sum_dim(B::float_exp(shifted.clone()), 1);
     let logarithms = B::float_sub(shifted, B::float_log(sums));
     let products = B::float_mul(logarithms.clone(), targets);
-    let count = products.shape().num_elements() / form.seeds;
-    let costs = B::float_sum_dim(B::float_reshape(products, Shape::new([form.seeds, count])), 1);
-    let costs = B::float_mul_scalar(B::float_reshape(costs, Shape::new([form.seeds])), (-1.0 / rows as f64).into());
-    (costs, B::float_exp(logarithms))
+    (sums_of_seeds::<B>(products, form.seeds, -1.0 / rows as f64), B::float_exp(logarithms))
+}
+
+/// The sum of what each seed has, times a factor, `[seeds]`.
+fn sums_of_seeds<B: Backend>(x: FloatTensor<B>, seeds: usize, factor: f64) -> FloatTensor<B> {
+    let count = x.shape().num_elements() / seeds;
+    let sums = B::float_sum_dim(B::float_reshape(x, Shape::new([seeds, count])), 1);
+    B::float_mul_scalar(B::float_reshape(sums, Shape::new([seeds])), factor.into())
 }
 
 pub(super) fn stock_softmax_cross_entropy_backward<B: Backend>(
@@ -117,7 +120,38 @@ impl CostOps for burn::backend::Flex {
 impl CostOps for burn::backend::NdArray {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl CostOps for burn_cubecl::CubeBackend {}
+impl CostOps for cube::Fused {
+    fn softmax_cross_entropy(
+        outputs: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        form: CostForm,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let fused = match form.kernels {
+            Kernels::Fused => cube::cross_entropy(&outputs, &targets),
+            Kernels::Stock => None,
+        };
+        match fused {
+            Some((costs, softmax)) => {
+                let rows = outputs.shape()[0] / form.seeds;
+                (sums_of_seeds::<Self>(costs, form.seeds, 1.0 / rows as f64), softmax)
+            }
+            None => stock_softmax_cross_entropy::<Self>(outputs, targets, form),
+        }
+    }
+
+    fn softmax_cross_entropy_backward(
+        softmax: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        form: CostForm,
+    ) -> FloatTensor<Self> {
+        let fused = match form.kernels {
+            Kernels::Fused => cube::cross_entropy_backward(&softmax, &targets, &gradient, form),
+            Kernels::Stock => None,
+        };
+        fused.unwrap_or_else(|| stock_softmax_cross_entropy_backward::<Self>(softmax, targets, gradient, form))
+    }
+}
 
 #[derive(Debug)]
 struct SoftmaxCrossEntropy;
@@ -150,6 +184,15 @@ impl<B: CostOps, C: CheckpointStrategy> CostOps for Autodiff<B, C> {
             OpsKind::UnTracked(prepared) => (prepared.finish(costs), constant(softmax)),
         }
     }
+}
+
+/// Whether [`softmax_cross_entropy`] has a fused form where the outputs are.
+pub fn has_fused_cost(outputs: &Tensor<2>) -> bool {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if super::cube::is_ours(outputs) {
+        return true;
+    }
+    super::has_fused_forms(outputs)
 }
 
 /// The mean over the rows of each seed of `-sum t ln softmax(o)`. The targets are constants.
@@ -243,5 +286,35 @@ mod tests {
             let (cost, _) = flex_cross_entropy::forward(&outputs, &targets, form).expect("fused");
             assert_eq!(numbers(&cost)[0].is_finite(), is_finite);
         }
+    }
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod gpu_tests {
+    use burn::backend::ops::FloatTensorOps;
+
+    use super::*;
+    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive};
+
+    #[test]
+    fn one_launch_and_the_single_operations_agree_on_costs_and_gradients() {
+        let Some(device) = adapter_for_tests() else { return };
+        for (rows, classes, seeds, size) in [(1, 1, 1, 1.0), (67, 10, 1, 5.0), (24, 3, 4, 300.0), (130, 256, 2, 1.0)] {
+            let what = format!("{rows} x {classes}, {seeds} seeds");
+            let form = CostForm { seeds, kernels: Kernels::Fused };
+            let outputs = primitive(1, [seeds * rows, classes], size, &device);
+            // No distribution: what is known of targets is that they are not negative.
+            let targets = Fused::float_abs(primitive(2, [seeds * rows, classes], 1.0, &device));
+            let (costs, softmax) = Fused::softmax_cross_entropy(outputs.clone(), targets.clone(), form);
+            let (stock_costs, stock) = stock_softmax_cross_entropy::<Fused>(outputs, targets.clone(), form);
+            assert_close(costs, stock_costs, &what);
+            assert_close(softmax, stock.clone(), &what);
+            let gradient = Fused::float_reshape(primitive(3, [1, seeds], 1.0, &device), Shape::new([seeds]));
+            let fused = cube::cross_entropy_backward(&stock, &targets, &gradient, form).expect("few classes");
+            let stock = stock_softmax_cross_entropy_backward::<Fused>(stock, targets, gradient, form);
+            assert_close(fused, stock, &what);
+        }
+        let many = primitive(1, [2, 300], 1.0, &device);
+        assert!(cube::cross_entropy(&many, &many).is_none(), "too many for a thread");
     }
 }

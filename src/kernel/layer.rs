@@ -13,12 +13,14 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Shape, Tensor};
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use super::cube;
 #[cfg(feature = "flex")]
 use super::flex_layer;
 use crate::config::Kernels;
 
 /// Activation functions whose derivative is a function of their value, so that only the value is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activated {
     /// 1 / (1 + exp(-z)), with the derivative y (1 - y)
     Sigmoid,
@@ -49,20 +51,17 @@ pub struct NormForm {
     Autodiff,
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
-    Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
+    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
 #[allow(clippy::too_many_arguments)] // The macro takes tensors one by one.
 pub trait LayerOps: Backend {
     /// `phi(z)`
-    #[fusion(default)]
     fn activated(z: FloatTensor<Self>, function: Activated, kernels: Kernels) -> FloatTensor<Self> {
         let _ = kernels;
         stock_activated::<Self>(z, function)
     }
 
     /// `gradient x phi'(z)`, from `y = phi(z)`
-    #[fusion(default)]
     fn activated_backward(
         y: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -74,14 +73,12 @@ pub trait LayerOps: Backend {
     }
 
     /// The mean and the variance of x over some axes, which keep the length 1; that of the rows keeps one for each seed.
-    #[fusion(default)]
     fn moments(x: FloatTensor<Self>, axes: Vec<usize>, form: NormForm) -> (FloatTensor<Self>, FloatTensor<Self>) {
         stock_moments::<Self>(x, &axes, form.seeds)
     }
 
     /// `phi(gamma (x - mean) / deviation + beta)`. The mean and the deviation, sqrt(variance + epsilon), are those of x itself over
     /// the axes: the backward pass knows that they depend on x.
-    #[fusion(default)]
     fn normalized(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -97,7 +94,6 @@ pub trait LayerOps: Backend {
 
     /// The gradients of [`LayerOps::normalized`], whose value is y, with respect to x, gamma and beta (Ioffe and Szegedy 2015,
     /// section 3).
-    #[fusion(default)]
     fn normalized_backward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -313,7 +309,31 @@ impl LayerOps for burn::backend::Flex {
 impl LayerOps for burn::backend::NdArray {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl LayerOps for burn_cubecl::CubeBackend {}
+#[allow(clippy::too_many_arguments)] // As in the trait.
+impl LayerOps for cube::Fused {
+    fn moments(x: FloatTensor<Self>, axes: Vec<usize>, form: NormForm) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let fused = if form.kernels == Kernels::Fused { cube::moments(&x, &axes, form) } else { None };
+        fused.unwrap_or_else(|| stock_moments::<Self>(x, &axes, form.seeds))
+    }
+
+    fn normalized_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        deviation: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        axes: Vec<usize>,
+        form: NormForm,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let saved = [x, gamma, mean, deviation, y];
+        let fused = match form.kernels {
+            Kernels::Fused => cube::normalized_backward(&saved, &gradient, &axes, form),
+            Kernels::Stock => None,
+        };
+        fused.unwrap_or_else(|| stock_normalized_backward::<Self>(saved, gradient, &axes, form))
+    }
+}
 
 #[derive(Debug)]
 struct Activation;
@@ -601,5 +621,48 @@ mod tests {
         for (a, b) in block.into_data().iter::<f64>().zip(single.into_data().iter::<f64>()) {
             assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} and {b}");
         }
+    }
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod gpu_tests {
+    use burn::backend::ops::FloatTensorOps;
+
+    use super::*;
+    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive};
+
+    /// With widths that are no multiple of a workgroup's, more rows than it has threads for and fewer.
+    #[test]
+    fn one_launch_and_the_single_operations_agree_on_moments_and_gradients_of_batch_norm() {
+        let Some(device) = adapter_for_tests() else { return };
+        let functions = [None, Some(Activated::Relu), Some(Activated::Tanh), Some(Activated::Sigmoid)];
+        for (rows, units, seeds) in [(9, 1, 1), (67, 33, 1), (5, 64, 3), (300, 7, 2)] {
+            for function in functions {
+                let what = format!("{rows} x {units}, {seeds} seeds, {function:?}");
+                let form = NormForm { function, seeds, kernels: Kernels::Fused };
+                let vector = |seed| {
+                    Fused::float_reshape(primitive(seed, [1, seeds * units], 1.0, &device), Shape::new([seeds * units]))
+                };
+                // Far from 0: a mean of squares would lose the variance.
+                let x = Fused::float_add_scalar(primitive(1, [seeds * rows, units], 1.0, &device), 20.0.into());
+                let (gamma, beta) = (vector(2), vector(3));
+                let (mean, variance) = cube::moments(&x, &[0], form).expect("batch norm");
+                let (stock_mean, stock_variance) = stock_moments::<Fused>(x.clone(), &[0], seeds);
+                assert_close(mean.clone(), stock_mean, &what);
+                assert_close(variance.clone(), stock_variance, &what);
+                let deviation = Fused::float_sqrt(Fused::float_add_scalar(variance, 1e-5.into()));
+                let y =
+                    stock_normalized::<Fused>(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), form);
+                let saved = [x, gamma, mean, deviation, y];
+                let gradient = primitive(4, [seeds * rows, units], 1.0, &device);
+                let fused = cube::normalized_backward(&saved, &gradient, &[0], form).expect("batch norm");
+                let stock = stock_normalized_backward::<Fused>(saved, gradient, &[0], form);
+                assert_close(fused.0, stock.0, &what);
+                assert_close(fused.1, stock.1, &what);
+                assert_close(fused.2, stock.2, &what);
+            }
+        }
+        let form = NormForm { function: None, seeds: 1, kernels: Kernels::Fused };
+        assert!(cube::moments(&primitive(1, [4, 4], 1.0, &device), &[1], form).is_none(), "layer norm");
     }
 }

@@ -6,6 +6,8 @@
 #[cfg(feature = "flex")]
 mod cell;
 mod cross_entropy;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod cube;
 mod dense;
 #[cfg(feature = "flex")]
 mod digits;
@@ -34,6 +36,7 @@ mod layer;
 mod matrix;
 #[cfg(feature = "flex")]
 mod number;
+mod pieces;
 #[cfg(feature = "flex")]
 mod pool;
 #[cfg(feature = "flex")]
@@ -49,14 +52,15 @@ mod update;
 #[cfg(feature = "flex")]
 mod vector;
 
-pub use cross_entropy::{CostForm, CostOps, softmax_cross_entropy};
+pub use cross_entropy::{CostForm, CostOps, has_fused_cost, softmax_cross_entropy};
 pub use dense::{DenseCall, DenseForm, DenseOps, DenseParameters, Elementwise, WantedOfDense, affine, dense};
 pub use layer::{Activated, LayerOps, NormForm, Normalized, activated, normalize};
+pub use pieces::Pieces;
 pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
 pub use stages::{FoundDeltas, MOST_PARAMETERS, MOST_UNITS, Shortcut, Stage, StageLeft, Stages, StagesLeft, Watch};
 pub use summary::{
     ActivationSummary, DeltaSummary, FlatParts, GlobalNorm, GradientSummary, Norm, Reading, UpdateSummary,
-    activation_summaries, block_norms, delta_summaries, gate_summary, global_norm, gradient_summaries,
-    norms_from_reading, stock_global_norm, update_summaries, values_of,
+    activation_summaries, block_norms, delta_summaries, gate_summary, global_norm, gpu_norms, gradient_summaries,
+    host_block_norms, norms_from_reading, stock_block_norms, stock_global_norm, update_summaries, values_of,
 };
 pub use update::{Measured, Moments, Rule, Update, has_fused_forms, updated};

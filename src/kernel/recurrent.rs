@@ -15,13 +15,15 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata
 use burn::tensor::{Shape, Slice, Tensor};
 
 use super::Activated;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use super::cube;
 use super::layer::{by_unit, minus_from_one, stock_activated, stock_activated_backward, sum_by_unit};
 #[cfg(feature = "flex")]
 use super::{flex_recurrent, pool};
 use crate::config::Kernels;
 
 /// The cells. s is the sigmoid; x stands for `x W + b`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Recurrence {
     /// h = phi(x + h' U), phi the identity if there is none
     Rnn(Option<Activated>),
@@ -123,15 +125,13 @@ pub struct States<B: Backend> {
     Autodiff,
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
-    Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
+    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
 #[allow(clippy::too_many_arguments)] // The macro takes tensors one by one.
 pub trait RecurrentOps: Backend {
     /// The hidden state after every time step or after the last one, and `States`. The initial states are 0. The gradients of
     /// the offsets are those of the pre-activations `x W + b` (`[steps x batch, gates x units]`) and of the states, the initial
     /// one first (`[(steps + 1) x batch, units]`); their values are not looked at.
-    #[fusion(default)]
     fn recurrent(
         x: FloatTensor<Self>,
         input: FloatTensor<Self>,
@@ -149,7 +149,6 @@ pub trait RecurrentOps: Backend {
 
     /// The gradients with respect to the sums, `[steps x batch, blocks x units]`, and, if they are wanted, with respect to the
     /// hidden states and the cell states of an LSTM, the initial ones first, `[(steps + 1) x batch, units]`.
-    #[fusion(default)]
     fn recurrent_backward(
         gradient: FloatTensor<Self>,
         recurrent: FloatTensor<Self>,
@@ -163,7 +162,6 @@ pub trait RecurrentOps: Backend {
     }
 
     /// The gradients with respect to the parameters, in the order of `Weights`.
-    #[fusion(default)]
     fn recurrent_weight_gradients(
         x: FloatTensor<Self>,
         hidden: FloatTensor<Self>,
@@ -212,11 +210,24 @@ fn zeros<B: Backend>(shape: Shape, like: &FloatTensor<B>) -> FloatTensor<B> {
     B::float_zeros(shape, &like.device(), like.dtype().into())
 }
 
+/// `x W + b` of all time steps.
+fn projected<B: Backend>(x: FloatTensor<B>, weights: &Weights<B>) -> FloatTensor<B> {
+    B::float_add(B::float_matmul(x, weights.input.clone()), by_unit::<B>(weights.bias.clone(), 2))
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn transposed<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_transpose(weight)
+}
+
 fn stock_recurrent<B: Backend>(x: FloatTensor<B>, weights: Weights<B>, form: Form) -> States<B> {
-    let Weights { input, bias, recurrent: weight, inner_bias: bias_in_candidate } = weights;
+    stock_states::<B>(&projected::<B>(x, &weights), weights, form)
+}
+
+fn stock_states<B: Backend>(projected: &FloatTensor<B>, weights: Weights<B>, form: Form) -> States<B> {
+    let Weights { bias, recurrent: weight, inner_bias: bias_in_candidate, .. } = weights;
     let units = weight.shape()[0];
-    let placeholder = B::float_slice(bias.clone(), &[Slice::from(0..1)]);
-    let projected = B::float_add(B::float_matmul(x, input), by_unit::<B>(bias, 2));
+    let placeholder = B::float_slice(bias, &[Slice::from(0..1)]);
     let placeholder = by_unit::<B>(placeholder, 2);
     let (mut all_hidden, mut all_gates, mut all_cells) = (Vec::new(), Vec::new(), Vec::new());
     let mut before: Option<(FloatTensor<B>, FloatTensor<B>)> = None;
@@ -468,7 +479,49 @@ impl RecurrentOps for burn::backend::Flex {
 impl RecurrentOps for burn::backend::NdArray {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl RecurrentOps for burn_cubecl::CubeBackend {}
+#[allow(clippy::too_many_arguments)] // As in the trait.
+impl RecurrentOps for cube::Fused {
+    fn recurrent(
+        x: FloatTensor<Self>,
+        input: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        recurrent: FloatTensor<Self>,
+        inner_bias: FloatTensor<Self>,
+        _sum_offset: FloatTensor<Self>,
+        _hidden_offset: FloatTensor<Self>,
+        _cell_offset: FloatTensor<Self>,
+        form: Form,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let weights = Weights { input, bias, recurrent, inner_bias };
+        let projected = projected::<Self>(x, &weights);
+        let fused = match form.kernels {
+            Kernels::Fused => cube::recurrent(&projected, &weights.recurrent, &weights.inner_bias, form),
+            Kernels::Stock => None,
+        };
+        let states = fused.unwrap_or_else(|| stock_states::<Self>(&projected, weights, form));
+        with_output::<Self>(states, form)
+    }
+
+    fn recurrent_backward(
+        gradient: FloatTensor<Self>,
+        recurrent: FloatTensor<Self>,
+        hidden: FloatTensor<Self>,
+        gates: FloatTensor<Self>,
+        cells: FloatTensor<Self>,
+        form: Form,
+        wants_states: bool,
+    ) -> Vec<FloatTensor<Self>> {
+        let states = States { hidden, gates, cells };
+        let fused = match form.kernels {
+            Kernels::Fused => {
+                let transposed = transposed::<Self>(recurrent.clone());
+                cube::recurrent_backward(&gradient, &transposed, &states, form, wants_states)
+            }
+            Kernels::Stock => None,
+        };
+        fused.unwrap_or_else(|| stock_recurrent_backward::<Self>(&gradient, recurrent, &states, form, wants_states))
+    }
+}
 
 #[derive(Debug)]
 struct Recurrent;
@@ -774,5 +827,104 @@ mod tests {
             })
         };
         assert_eq!(bits(1), bits(3));
+    }
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod gpu_tests {
+    use burn::backend::ops::FloatTensorOps;
+
+    use super::*;
+    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive, values};
+
+    /// Every cell, with widths that are no multiple of a group of threads, and batches that are none of a workgroup's examples.
+    #[test]
+    fn one_launch_and_the_single_operations_agree_on_states_and_gradients() {
+        let Some(device) = adapter_for_tests() else { return };
+        let activations = [None, Some(Activated::Sigmoid), Some(Activated::Tanh), Some(Activated::Relu)];
+        let recurrences = activations.map(Recurrence::Rnn).into_iter().chain([Recurrence::Lstm, Recurrence::Gru]);
+        for recurrence in recurrences {
+            for (steps, batch, units, truncation, answers_every_step) in [
+                (1, 3, 5, None, true),
+                (5, 7, 33, Some(2), true),
+                (4, 65, 8, None, false),
+                (3, 258, 40, Some(1), false),
+            ] {
+                let form = Form { recurrence, steps, truncation, answers_every_step, kernels: Kernels::Fused };
+                let what = format!("{form:?}, batch {batch}, {units} units");
+                let columns = units * recurrence.gates();
+                let weights = Weights::<Fused> {
+                    input: primitive(3, [4, columns], 0.7, &device),
+                    bias: primitive(4, [1, columns], 1.0, &device),
+                    recurrent: primitive(5, [units, columns], 0.9 / (units as f32).sqrt(), &device),
+                    inner_bias: primitive(7, [1, units], 1.0, &device),
+                };
+                let projected = primitive(2, [steps * batch, columns], 1.5, &device);
+                let fused = cube::recurrent(&projected, &weights.recurrent, &weights.inner_bias, form).expect("room");
+                let recurrent = weights.recurrent.clone();
+                let stock = stock_states::<Fused>(&projected, weights, form);
+                assert_close(fused.hidden, stock.hidden.clone(), &what);
+                if recurrence.kept() > 0 {
+                    assert_close(fused.gates, stock.gates.clone(), &what);
+                }
+                if recurrence == Recurrence::Lstm {
+                    assert_close(fused.cells, stock.cells.clone(), &what);
+                }
+                let answers = if answers_every_step { steps * batch } else { batch };
+                let gradient = primitive(11, [answers, units], 1.0, &device);
+                for wants_states in [false, true] {
+                    let transposed = transposed::<Fused>(recurrent.clone());
+                    let fused =
+                        cube::recurrent_backward(&gradient, &transposed, &stock, form, wants_states).expect("room");
+                    let stock =
+                        stock_recurrent_backward::<Fused>(&gradient, recurrent.clone(), &stock, form, wants_states);
+                    assert_eq!(fused.len(), stock.len(), "{what}");
+                    for (fused, stock) in fused.into_iter().zip(stock) {
+                        assert_close(fused, stock, &what);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_not_a_number_stays_so_and_gradients_behind_a_dead_unit_are_0() {
+        let Some(device) = adapter_for_tests() else { return };
+        let recurrence = Recurrence::Rnn(Some(Activated::Relu));
+        let form = Form { recurrence, steps: 1, truncation: None, answers_every_step: true, kernels: Kernels::Fused };
+        let row = |values: [f32; 4]| {
+            Tensor::<2>::from_data([values], &device).try_into_primitive::<Fused>().expect("on a GPU")
+        };
+        let weights = Fused::float_reshape(primitive(1, [4, 4], 0.0, &device), Shape::new([4, 4]));
+        let projected = row([f32::NAN, f32::INFINITY, -1.0, 2.0]);
+        let states = cube::recurrent(&projected, &weights, &row([0.0; 4]), form).expect("room");
+        let hidden = values(states.hidden.clone());
+        assert!(hidden[0].is_nan() && hidden[1..] == [f32::INFINITY, 0.0, 2.0], "{hidden:?}");
+        let gradient = row([1.0, 1.0, f32::INFINITY, f32::NAN]);
+        let found = cube::recurrent_backward(&gradient, &weights, &states, form, false).expect("room");
+        let found = values(found[0].clone());
+        assert!(found[..3] == [1.0, 1.0, 0.0] && found[3].is_nan(), "{found:?}");
+    }
+
+    #[test]
+    fn a_layer_that_is_too_wide_for_a_workgroup_takes_the_single_operations() {
+        let Some(device) = adapter_for_tests() else { return };
+        let units = 600;
+        let form = Form {
+            recurrence: Recurrence::Rnn(Some(Activated::Tanh)),
+            steps: 2,
+            truncation: None,
+            answers_every_step: true,
+            kernels: Kernels::Fused,
+        };
+        let x = primitive(2, [4, 3], 1.0, &device);
+        let [input, recurrent] = [(3, 3), (5, units)].map(|(seed, rows)| primitive(seed, [rows, units], 0.1, &device));
+        let [bias, inner_bias] = [4, 7].map(|seed| primitive(seed, [1, units], 1.0, &device));
+        assert!(cube::recurrent(&primitive(2, [4, units], 1.0, &device), &recurrent, &inner_bias, form).is_none());
+        let nothing = || primitive(0, [1, 1], 0.0, &device);
+        let (output, ..) =
+            Fused::recurrent(x, input, bias, recurrent, inner_bias, nothing(), nothing(), nothing(), form);
+        assert_eq!(output.shape(), Shape::new([4, units]));
+        assert!(values(output).iter().all(|x| x.is_finite()));
     }
 }

@@ -1,9 +1,12 @@
 //! One pass over a tensor that leaves a handful of numbers.
 //!
-//! Norms are right for elements from 1e-38 to 1e38: a sum of squares would overflow above 1.8e19 and vanish below
-//! 1e-23, so the elements are divided by the largest one first, and the norm is finished in f64 on the host.
+//! Norms are right for elements from 1e-38 to 1e38, though a sum of squares of f32 overflows above 1.8e19 and vanishes below
+//! 1e-23. The stock form divides the elements by the largest one first; the fused forms have other means (`squares`, `cube`). A norm is
+//! finished in f64 on the host.
 
 use burn::tensor::{Int, Tensor, TensorData, s};
+
+use super::Pieces;
 
 /// Numbers that a device owes. On the CPU they are there at once; elsewhere they stay on the device, so that one
 /// transfer can bring many. Those of several tensors come one after the other, of each as many.
@@ -13,6 +16,8 @@ pub enum Reading {
     Host(Vec<f64>),
     /// Vectors on the device, one after the other.
     Device(Vec<Tensor<1>>),
+    /// Sums over pieces of tensors on the device, `[tensors, seeds, pieces, numbers]`, which [`Pieces::merged`] makes summaries of.
+    Pieces(Pieces, Tensor<4>),
 }
 
 impl Default for Reading {
@@ -163,6 +168,10 @@ pub fn gradient_summaries(gradients: Vec<Tensor<1>>, seeds: usize) -> Reading {
     if let Some(reading) = fused::<_, 6>(&gradients, seeds, elements(&gradients), super::flex::gradient_summary) {
         return reading;
     }
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if let Some(pieces) = super::cube::gradient_pieces(gradients.clone(), seeds) {
+        return Reading::Pieces(Pieces::Gradient, pieces);
+    }
     Reading::Device(of_each_seed(gradients, seeds, stock_gradient_summary))
 }
 
@@ -171,6 +180,10 @@ pub fn update_summaries(pairs: Vec<(Tensor<1>, Tensor<1>)>, seeds: usize) -> Rea
     #[cfg(feature = "flex")]
     if let Some(reading) = fused::<_, 4>(&pairs, seeds, usize::MAX, super::flex::update_summary) {
         return reading;
+    }
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if let Some(pieces) = super::cube::update_pieces(pairs.clone(), seeds) {
+        return Reading::Pieces(Pieces::Update, pieces);
     }
     let parts = |(before, after)| parts(before, seeds).zip(parts(after, seeds)).collect::<Vec<_>>();
     Reading::Device(
@@ -185,6 +198,10 @@ pub fn delta_summaries(deltas: Vec<Tensor<2>>, seeds: usize) -> Reading {
         super::flex::recycle(deltas);
         return reading;
     }
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if let Some(pieces) = super::cube::delta_pieces(deltas.clone(), seeds) {
+        return Reading::Pieces(Pieces::Delta, pieces);
+    }
     Reading::Device(of_each_seed(deltas, seeds, stock_delta_summary))
 }
 
@@ -196,6 +213,10 @@ pub fn activation_summaries(activations: Vec<Tensor<2>>, seeds: usize, flat: Fla
     }) {
         super::flex::recycle(activations);
         return reading;
+    }
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if let Some(pieces) = super::cube::activation_pieces(activations.clone(), seeds, flat) {
+        return Reading::Pieces(Pieces::Activation, pieces);
     }
     Reading::Device(of_each_seed(activations, seeds, |activation| stock_activation_summary(activation, flat)))
 }
@@ -218,11 +239,25 @@ fn of_each_seed<const D: usize>(
 /// The norms of the blocks that a tensor `[blocks x rows, columns]` consists of; read as the two numbers of a [`Norm`] for
 /// each. A norm is not finite if an element of its block is not.
 pub fn block_norms(x: &Tensor<2>, blocks: usize) -> Reading {
-    #[cfg(feature = "flex")]
-    if let Some(norms) = super::flex::block_norms(x, blocks) {
+    if let Some(norms) = host_block_norms(x, blocks) {
         return Reading::Host(norms);
     }
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if let Some(pieces) = super::cube::gradient_pieces(vec![x.clone().reshape([-1])], blocks) {
+        return Reading::Pieces(Pieces::Norm, pieces);
+    }
     stock_block_norms(x.clone(), blocks).into()
+}
+
+/// The same where the numbers are on the host.
+pub fn host_block_norms(x: &Tensor<2>, blocks: usize) -> Option<Vec<f64>> {
+    #[cfg(feature = "flex")]
+    return super::flex::block_norms(x, blocks);
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = (x, blocks);
+        None
+    }
 }
 
 /// The norms of a reading of [`block_norms`].
@@ -231,11 +266,20 @@ pub fn norms_from_reading(values: &[f64]) -> Vec<Norm> {
 }
 
 /// Below this a gate counts as closed, and above 1 minus this as open.
-const GATE_EDGE: f64 = 0.05;
+pub(super) const GATE_EDGE: f64 = 0.05;
 
 /// How far gates `[steps x batch, columns]` are open at each time step, those whose columns begin at `places x units`.
 /// Read as mean, closed fraction and open fraction of each gate at the first time step, then at the next.
 pub fn gate_summary(gates: &Tensor<2>, steps: usize, units: usize, places: &[usize]) -> Reading {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if let Some(pieces) = super::cube::gate_pieces(gates, steps, units, places) {
+        return Reading::Pieces(Pieces::Gate, pieces);
+    }
+    stock_gate_summary(gates, steps, units, places).into()
+}
+
+/// [`gate_summary`] with the operations of any device.
+pub(super) fn stock_gate_summary(gates: &Tensor<2>, steps: usize, units: usize, places: &[usize]) -> Tensor<1> {
     let [rows, columns] = gates.dims();
     let kept = columns / units;
     let by_step = gates.clone().reshape([steps, rows / steps, kept, units]);
@@ -244,7 +288,7 @@ pub fn gate_summary(gates: &Tensor<2>, steps: usize, units: usize, places: &[usi
     let open = mean(by_step.clone().greater_elem(1.0 - GATE_EDGE).float());
     let all: Tensor<3> = Tensor::stack(vec![mean(by_step), closed, open], 2);
     let wanted = places.iter().map(|place| all.clone().slice([0..steps, *place..place + 1])).collect();
-    Tensor::cat(wanted, 1).reshape([-1]).into()
+    Tensor::cat(wanted, 1).reshape([-1])
 }
 
 /// The norm of several vectors as one.
@@ -266,6 +310,18 @@ impl GlobalNorm {
     }
 }
 
+/// The norm of all gradients as one vector, of each seed, as the two numbers of a [`Norm`], `[seeds, 2]`, on a GPU; `None` elsewhere.
+/// Not a number if an element is not finite. Nothing waits for the device.
+pub fn gpu_norms(gradients: &[Tensor<1>], seeds: usize) -> Option<Tensor<2>> {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    return super::cube::gradient_pieces(gradients.to_vec(), seeds).map(super::pieces::norms_together);
+    #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+    {
+        let _ = (gradients, seeds);
+        None
+    }
+}
+
 /// The norm of all gradients as one vector; not a number if an element is not finite. Nothing waits for the device.
 pub fn global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
     #[cfg(feature = "flex")]
@@ -273,6 +329,9 @@ pub fn global_norm(gradients: &[Tensor<1>]) -> GlobalNorm {
         fused::<_, 6>(gradients, 1, elements(gradients), super::flex::gradient_summary)
     {
         return GlobalNorm::Host(host_global_norm(&summaries));
+    }
+    if let Some(norm) = gpu_norms(gradients, 1) {
+        return GlobalNorm::Device(norm.reshape([2]));
     }
     stock_global_norm(gradients)
 }
@@ -334,7 +393,7 @@ fn fused<T: Sync, const N: usize>(
 }
 
 /// Counts travel as two numbers of this base, because an f32 holds whole numbers only up to 2^24.
-const COUNT_BASE: f64 = 65536.0;
+pub(super) const COUNT_BASE: f64 = 65536.0;
 
 fn stock_gradient_summary(gradient: Tensor<1>) -> Tensor<1> {
     let finite = gradient.clone().is_finite();
@@ -364,7 +423,8 @@ fn stock_activation_summary(activation: Tensor<2>, flat: FlatParts) -> Tensor<1>
     Tensor::cat(vec![mean, std, below + above, dead], 0)
 }
 
-fn stock_block_norms(x: Tensor<2>, blocks: usize) -> Tensor<1> {
+/// [`block_norms`] with the operations of any device.
+pub fn stock_block_norms(x: Tensor<2>, blocks: usize) -> Tensor<1> {
     let count = x.shape().num_elements() / blocks;
     let x = x.reshape([blocks, count]);
     let max_abs = x.clone().abs().max_dim(1);
@@ -417,6 +477,7 @@ mod tests {
         match reading {
             Reading::Host(values) => values,
             Reading::Device(tensors) => tensors.into_iter().flat_map(stock).collect(),
+            Reading::Pieces(kind, tensor) => kind.merged(&tensor.into_data()),
         }
     }
 

@@ -24,11 +24,12 @@ pub struct BatchStatistics {
 /// What a training pass has normalized with.
 #[derive(Clone, Debug)]
 pub struct BatchMoments {
-    mean: Tensor<1>,
-    /// With n in the denominator.
-    variance: Tensor<1>,
+    /// `[units]`
+    pub mean: Tensor<1>,
+    /// `[units]`, with n in the denominator.
+    pub variance: Tensor<1>,
     /// The numbers n of a unit.
-    count: usize,
+    pub count: usize,
 }
 
 impl BatchMoments {

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, Transaction};
 use super::seeds::Numbers;
 use super::{NamedTensor, Schedule, clip, coverage, finite, gradient, layer};
 use crate::config::{ActivationFunction, ProbeConfig};
-use crate::kernel::{GradientSummary, Reading, UpdateSummary, values_of};
+use crate::kernel::{GradientSummary, Pieces, Reading, UpdateSummary, values_of};
 use crate::network::{Network, Wanted};
 use crate::schema::{ActivationRow, GateRow, GradientCoverage, GradientRow, StepPhase, StepRow, UnitRow};
 
@@ -443,20 +443,38 @@ pub fn fetch(readings: Vec<Reading>) -> Result<Vec<Vec<f64>>, ReadError> {
     let mut transaction = Transaction::default();
     let mut slots = Vec::with_capacity(readings.len());
     for reading in readings {
-        let (on_host, on_device) = match reading {
-            Reading::Host(values) => (values, Vec::new()),
-            Reading::Device(tensors) => (Vec::new(), tensors),
+        let slot = match reading {
+            Reading::Host(values) => Slot::Here(values),
+            Reading::Device(tensors) => {
+                let count = tensors.len();
+                transaction = tensors.into_iter().fold(transaction, Transaction::register);
+                Slot::Vectors(count)
+            }
+            Reading::Pieces(kind, tensor) => {
+                transaction = transaction.register(tensor);
+                Slot::Pieces(kind)
+            }
         };
-        slots.push((on_host, on_device.len()));
-        transaction = on_device.into_iter().fold(transaction, Transaction::register);
+        slots.push(slot);
     }
-    let waits = slots.iter().any(|(_, on_device)| *on_device > 0);
+    let waits = slots.iter().any(|slot| !matches!(slot, Slot::Here(_) | Slot::Vectors(0)));
     let read =
         if waits { transaction.try_execute().map_err(|error| ReadError(error.to_string()))? } else { Vec::new() };
     let mut read = read.iter();
-    let fill = |(mut numbers, on_device): (Vec<f64>, usize)| {
-        read.by_ref().take(on_device).for_each(|data| numbers.extend(values_of(data)));
-        numbers
+    let fill = |slot: Slot| match slot {
+        Slot::Here(values) => values,
+        Slot::Vectors(count) => read.by_ref().take(count).flat_map(values_of).collect(),
+        Slot::Pieces(kind) => read.next().map_or_else(Vec::new, |data| kind.merged(data)),
     };
     Ok(slots.into_iter().map(fill).collect())
+}
+
+/// Where the numbers of a reading come from.
+enum Slot {
+    /// They are here.
+    Here(Vec<f64>),
+    /// So many vectors of the transfer.
+    Vectors(usize),
+    /// One tensor of it.
+    Pieces(Pieces),
 }

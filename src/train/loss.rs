@@ -32,10 +32,9 @@ pub fn mean_losses(loss: Loss, outputs: Tensor<2>, targets: Tensor<2>, seeds: us
     let rows = (outputs.dims()[0] / seeds) as f64;
     let sum = |costs| sums(costs, seeds);
     match loss {
-        Loss::SoftmaxCrossEntropy if kernels == Kernels::Fused && kernel::has_fused_forms(&outputs) => {
+        Loss::SoftmaxCrossEntropy if kernels == Kernels::Fused && kernel::has_fused_cost(&outputs) => {
             kernel::softmax_cross_entropy(outputs, targets, CostForm { seeds, kernels })
         }
-        // Elsewhere Burn's operations, which its fusion takes together.
         Loss::SoftmaxCrossEntropy => sum(activation::log_softmax(outputs, 1) * targets) / -rows,
         // -t ln s(z) - (1 - t) ln(1 - s(z)) = ln(1 + exp(z)) - t z
         Loss::SigmoidCrossEntropy => sum(activation::softplus(outputs.clone(), 1.0) - outputs * targets) / rows,

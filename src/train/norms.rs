@@ -22,9 +22,7 @@ impl From<GlobalNorm> for Norms {
     fn from(norm: GlobalNorm) -> Self {
         match norm {
             GlobalNorm::Host(norm) => Self::Host(vec![norm]),
-            GlobalNorm::Device(norm) => {
-                Self::Device { max_abs: norm.clone().slice(s![0..1]), scaled_square_sum: norm.slice(s![1..2]) }
-            }
+            GlobalNorm::Device(norm) => Self::on_device(&norm.reshape([1, 2])),
         }
     }
 }
@@ -35,21 +33,28 @@ impl Norms {
         if seeds == 1 {
             return kernel::global_norm(gradients).into();
         }
-        let blocks = |gradient: &Tensor<1>| kernel::block_norms(&gradient.clone().reshape([seeds as i64, -1]), seeds);
-        let (mut on_host, mut on_device) = (Vec::new(), Vec::new());
-        for gradient in gradients {
-            match blocks(gradient) {
-                Reading::Host(values) => on_host.push(norms_from_reading(&values)),
-                Reading::Device(values) => {
-                    on_device.extend(values.into_iter().map(|values| values.reshape([seeds, 2])));
-                }
-            }
-        }
-        if on_device.is_empty() {
-            let of_seed = |seed: usize| on_host.iter().map(move |norms| norms[seed]);
+        let blocks: Vec<Tensor<2>> =
+            gradients.iter().map(|gradient| gradient.clone().reshape([seeds as i64, -1])).collect();
+        let on_host: Option<Vec<Vec<Norm>>> = blocks
+            .iter()
+            .map(|blocks| kernel::host_block_norms(blocks, seeds).map(|values| norms_from_reading(&values)))
+            .collect();
+        if let Some(norms) = on_host {
+            let of_seed = |seed: usize| norms.iter().map(move |norms| norms[seed]);
             return Self::Host((0..seeds).map(|seed| of_all(of_seed(seed))).collect());
         }
-        of_all_on_device(&on_device, seeds)
+        if let Some(norms) = kernel::gpu_norms(gradients, seeds) {
+            return Self::on_device(&norms);
+        }
+        let norms = |blocks| kernel::stock_block_norms(blocks, seeds).reshape([seeds, 2]);
+        of_all_on_device(&blocks.into_iter().map(norms).collect::<Vec<_>>(), seeds)
+    }
+
+    /// From `[seeds, 2]`.
+    fn on_device(norms: &Tensor<2>) -> Self {
+        let seeds = norms.dims()[0];
+        let column = |place: usize| norms.clone().slice(s![.., place..place + 1]).reshape([seeds]);
+        Self::Device { max_abs: column(0), scaled_square_sum: column(1) }
     }
 
     /// To be read as the two numbers of a [`Norm`] for each seed.
@@ -103,6 +108,7 @@ mod tests {
             Reading::Device(tensors) => {
                 tensors.into_iter().flat_map(|tensor| tensor.into_data().iter::<f64>().collect::<Vec<f64>>()).collect()
             }
+            Reading::Pieces(..) => panic!("read as the two numbers of a norm"),
         };
         norms_from_reading(&values).into_iter().map(Norm::l2).collect()
     }
