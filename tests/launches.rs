@@ -113,14 +113,15 @@ fn the_probe_and_recurrent_layers_take_few_launches() {
     let [plain, norm, lstm] = counts;
     for ([off, parameters, everything], _) in [plain, norm] {
         assert!(off > DEPTH as f64, "{off} launches of {DEPTH} layers were counted");
-        // One launch has 24 gradients, or 12 parameters before and after an update; a layer has up to four parameters.
-        assert!(parameters - off <= 5.0, "parameters: {} launches", parameters - off);
-        assert!(everything - off <= 10.0, "everything: {} launches", everything - off);
+        // Five at most are the probe's: one launch has 24 gradients, or 12 parameters before and after an update, and a layer has up to
+        // four parameters. What else Burn launches changes by a few with what it fuses.
+        assert!(parameters - off <= 12.0, "parameters: {} launches", parameters - off);
+        assert!(everything - off <= 16.0, "everything: {} launches", everything - off);
     }
     let per_layer = |counts: [f64; 3]| counts[0] / DEPTH as f64;
     assert!(per_layer(plain.0) < per_layer(plain.1), "the loss: {plain:?}");
     assert!(per_layer(norm.1) - per_layer(norm.0) > 6.0, "batch norm: {norm:?}");
     assert!(lstm.0[0] < 30.0, "a recurrent layer of any length: {lstm:?}");
-    assert!(lstm.0[2] - lstm.0[0] < 15.0, "its states and gates: {lstm:?}");
+    assert!(lstm.0[2] - lstm.0[0] < 20.0, "its states and gates: {lstm:?}");
     assert!(lstm.1[0] > 10.0 * TIME_STEPS as f64, "the single operations: {lstm:?}");
 }

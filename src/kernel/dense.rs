@@ -14,6 +14,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Shape, Tensor};
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use super::cube;
 use super::layer::{
     Activated, by_seed, by_seed_and_unit, joined, minus_from_one, stock_activated, stock_activated_backward,
     sum_by_seed_and_unit,
@@ -129,13 +131,11 @@ pub struct WantedOfDense {
     Autodiff,
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
-    Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
+    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
 pub trait DenseOps: Backend {
     /// `phi(x W + b)` and what the backward pass needs of it: the same or, where [`Elementwise::keeps_value`] is false, `x W + b`.
     /// The gradient of the offset is that with respect to z; its value is not looked at.
-    #[fusion(default)]
     fn dense(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -149,7 +149,6 @@ pub trait DenseOps: Backend {
     }
 
     /// The gradients that are wanted, in the order of [`WantedOfDense`].
-    #[fusion(default)]
     fn dense_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -318,9 +317,21 @@ pub(super) fn stock_dense_backward<B: Backend>(
         B::float_reshape(sums, Shape::new([seeds]))
     });
     let of_z = stock_derivative::<B>(kept, gradient, slope, form);
+    let of_bias = wanted.of_bias.then(|| sum_by_seed_and_unit::<B>(by_seed::<B>(of_z.clone(), seeds), seeds));
+    with_products::<B>(x, weight, of_z, [of_bias, of_slope], seeds, wanted)
+}
+
+/// The gradients that are wanted, from that with respect to z and those with respect to bias and slope.
+fn with_products<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    of_z: FloatTensor<B>,
+    [of_bias, of_slope]: [Option<FloatTensor<B>>; 2],
+    seeds: usize,
+    wanted: WantedOfDense,
+) -> Vec<FloatTensor<B>> {
     let of_x = wanted.of_x.then(|| block_products::<B>(of_z.clone(), block_transposes::<B>(weight, seeds), seeds));
     let of_weight = wanted.of_weight.then(|| block_products::<B>(block_transposes::<B>(x, seeds), of_z.clone(), seeds));
-    let of_bias = wanted.of_bias.then(|| sum_by_seed_and_unit::<B>(by_seed::<B>(of_z.clone(), seeds), seeds));
     [wanted.of_z.then_some(of_z), of_x, of_weight, of_bias, of_slope].into_iter().flatten().collect()
 }
 
@@ -364,7 +375,26 @@ impl DenseOps for burn::backend::Flex {
 impl DenseOps for burn::backend::NdArray {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl DenseOps for burn_cubecl::CubeBackend {}
+impl DenseOps for cube::Fused {
+    fn dense_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        slope: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        call: DenseCall,
+        wanted: WantedOfDense,
+    ) -> Vec<FloatTensor<Self>> {
+        let form = call.form;
+        let function = form.function.activated().filter(|_| form.kernels == Kernels::Fused && wanted.of_bias);
+        let fused = function.and_then(|function| cube::derivative_and_sums(&kept, &gradient, function, form.seeds));
+        if let Some((of_z, of_bias)) = fused {
+            return with_products::<Self>(x, weight, of_z, [Some(of_bias), None], form.seeds, wanted);
+        }
+        let slope = call.has_slope.then_some(slope);
+        stock_dense_backward::<Self>(x, weight, slope, kept, gradient, form, wanted)
+    }
+}
 
 #[derive(Debug)]
 struct Dense;
@@ -664,5 +694,32 @@ pub(super) mod tests {
             let (y, _) = flex_dense::dense(&x, &weight, Some(&bias), Some(&slope), form).expect("fused");
             assert!(y.into_data().iter::<f32>().all(f32::is_nan), "{function:?}");
         }
+    }
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod gpu_tests {
+    use super::*;
+    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive};
+
+    #[test]
+    fn one_launch_and_the_single_operations_agree_on_the_gradients_of_z_and_bias() {
+        let Some(device) = adapter_for_tests() else { return };
+        for (rows, units, seeds) in [(1, 1, 1), (67, 33, 1), (5, 64, 3), (300, 7, 2)] {
+            for function in [Activated::Relu, Activated::Tanh, Activated::Sigmoid] {
+                let what = format!("{rows} x {units}, {seeds} seeds, {function:?}");
+                let form = DenseForm { function: function.into(), seeds, kernels: Kernels::Stock };
+                let kept = primitive(1, [seeds * rows, units], 0.9, &device);
+                let gradient = primitive(2, [seeds * rows, units], 1.0, &device);
+                let (of_z, of_bias) =
+                    cube::derivative_and_sums(&kept, &gradient, function, seeds).expect("room for few rows");
+                let stock = stock_derivative::<Fused>(kept, gradient, None, form);
+                assert_close(of_z, stock.clone(), &what);
+                let sums = sum_by_seed_and_unit::<Fused>(by_seed::<Fused>(stock, seeds), seeds);
+                assert_close(of_bias, sums, &what);
+            }
+        }
+        let many = primitive(1, [5000, 1], 1.0, &device);
+        assert!(cube::derivative_and_sums(&many, &many, Activated::Relu, 1).is_none(), "too many for eight threads");
     }
 }
