@@ -119,7 +119,8 @@ fn the_probe_and_recurrent_layers_take_few_launches() {
         assert!(everything - off <= 16.0, "everything: {} launches", everything - off);
     }
     let per_layer = |counts: [f64; 3]| counts[0] / DEPTH as f64;
-    assert!(per_layer(plain.0) < per_layer(plain.1), "the loss: {plain:?}");
+    // The cost, and a derivative with its bias gradient in every layer.
+    assert!(per_layer(plain.1) - per_layer(plain.0) > 3.0, "plain: {plain:?}");
     assert!(per_layer(norm.1) - per_layer(norm.0) > 6.0, "batch norm: {norm:?}");
     assert!(lstm.0[0] < 30.0, "a recurrent layer of any length: {lstm:?}");
     assert!(lstm.0[2] - lstm.0[0] < 20.0, "its states and gates: {lstm:?}");

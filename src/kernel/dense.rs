@@ -700,7 +700,7 @@ pub(super) mod tests {
 #[cfg(all(test, feature = "wgpu"))]
 mod gpu_tests {
     use super::*;
-    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive};
+    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive, values};
 
     #[test]
     fn one_launch_and_the_single_operations_agree_on_the_gradients_of_z_and_bias() {
@@ -718,6 +718,14 @@ mod gpu_tests {
                 let sums = sum_by_seed_and_unit::<Fused>(by_seed::<Fused>(stock, seeds), seeds);
                 assert_close(of_bias, sums, &what);
             }
+        }
+        let row = |values: [f32; 3]| {
+            Tensor::<2>::from_data([values], &device).try_into_primitive::<Fused>().expect("on a GPU")
+        };
+        let (kept, gradient) = (row([0.0, f32::NAN, 2.0]), row([f32::INFINITY, 1.0, f32::NAN]));
+        let (of_z, of_bias) = cube::derivative_and_sums(&kept, &gradient, Activated::Relu, 1).expect("room");
+        for found in [of_z, of_bias].map(values) {
+            assert!(found[..2] == [0.0, 1.0] && found[2].is_nan(), "{found:?}");
         }
         let many = primitive(1, [5000, 1], 1.0, &device);
         assert!(cube::derivative_and_sums(&many, &many, Activated::Relu, 1).is_none(), "too many for eight threads");

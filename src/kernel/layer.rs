@@ -629,7 +629,7 @@ mod gpu_tests {
     use burn::backend::ops::FloatTensorOps;
 
     use super::*;
-    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive};
+    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive, values};
 
     /// With widths that are no multiple of a workgroup's, more rows than it has threads for and fewer.
     #[test]
@@ -663,6 +663,11 @@ mod gpu_tests {
             }
         }
         let form = NormForm { function: None, seeds: 1, kernels: Kernels::Fused };
+        // A long sum of equal numbers.
+        let equal = Fused::float_add_scalar(primitive(1, [65_536, 2], 0.0, &device), 0.1.into());
+        let (mean, variance) = cube::moments(&equal, &[0], form).expect("batch norm");
+        assert!(values(mean).iter().all(|mean| (mean / 0.1 - 1.0).abs() < 2e-6));
+        assert!(values(variance).iter().all(|variance| *variance < 1e-12));
         assert!(cube::moments(&primitive(1, [4, 4], 1.0, &device), &[1], form).is_none(), "layer norm");
     }
 }

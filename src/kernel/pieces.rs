@@ -11,6 +11,9 @@ pub const SMALL_SCALE: f32 = 37_778_931_862_957_161_709_568.0; // 2^75
 /// What big numbers are multiplied by.
 pub const BIG_SCALE: f32 = 1.0 / 75_557_863_725_914_323_419_136.0; // 2^-76
 
+/// What big sums over the batch are multiplied by besides: they may be beyond the range of f32.
+pub const TOTAL_SCALE: f32 = 1.0 / 4096.0;
+
 /// What was summed up over a piece of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pieces {
@@ -75,7 +78,11 @@ impl Pieces {
             Self::Gate => [0, 1, 2].map(|place| total(place) / total(3)).into(),
             Self::Update => [norm(0, total(3)), norm(4, total(7))].concat(),
             // What is not finite was left out of the sums over the batch.
-            Self::Delta => [norm(0, total(3)), norm(4, total(3))].concat(),
+            Self::Delta => {
+                let big = total(6) / f64::from(TOTAL_SCALE).powi(2);
+                let sums = if total(3) > 0.0 { f64::NAN } else { of_squares([total(4), total(5), big]) };
+                [norm(0, total(3)), [1.0, sums]].concat()
+            }
             Self::Activation => {
                 // Chan, Golub and LeVeque 1983, from the mean of each piece to that of all.
                 let distances = |piece: &[f64]| piece[1] + piece[2] / f64::from(BIG_SCALE);
@@ -97,19 +104,20 @@ impl Pieces {
 /// The norm of all tensors as one vector, of each seed, as the two numbers of a [`Norm`](super::Norm), `[seeds, 2]`, from the pieces of
 /// gradients `[tensors, seeds, pieces, numbers]`.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub fn norms_together(pieces: Tensor<4>) -> Tensor<2> {
-    let [_, seeds, _, numbers] = pieces.dims();
-    let largest: Tensor<2> = pieces.clone().slice(s![.., .., .., 5..6]).max_dim(0).max_dim(2).reshape([seeds, 1]);
-    let sums: Tensor<2> = pieces.sum_dim(0).sum_dim(2).reshape([seeds, numbers]);
-    let column = |place: usize| sums.clone().slice(s![.., place..place + 1]);
+pub fn norms_together(pieces: &Tensor<4>) -> Tensor<2> {
+    let seeds = pieces.dims()[1];
+    let column = |place: usize| pieces.clone().slice(s![.., .., .., place..place + 1]);
+    let by_seed = |sums: Tensor<4>| sums.sum_dim(0).sum_dim(2).reshape([seeds, 1]);
+    let largest = column(5).max_dim(0).max_dim(2);
     // A sum in units that are far from the largest element is 0, or as good as that.
     let relative = [(0, SMALL_SCALE), (1, 1.0), (2, BIG_SCALE)].map(|(place, scale)| {
         let unit = (largest.clone() * f64::from(scale)).clamp_max(f64::from(f32::MAX));
-        let unit = unit.clone().mask_fill(unit.equal_elem(0.0), 1.0);
-        (column(place).sqrt() / unit).square()
+        let unit = unit.clone().mask_fill(unit.lower_elem(f32::MIN_POSITIVE), 1.0);
+        by_seed((column(place).sqrt() / unit).square())
     });
-    let relative = relative.into_iter().reduce(Tensor::add).expect("three of them");
-    let not_finite = column(4).greater_elem(0.0);
+    let relative: Tensor<2> = relative.into_iter().reduce(Tensor::add).expect("three of them");
+    let largest: Tensor<2> = largest.reshape([seeds, 1]);
+    let not_finite = by_seed(column(4)).greater_elem(0.0);
     Tensor::cat(vec![largest.mask_fill(not_finite.clone(), f64::NAN), relative.mask_fill(not_finite, f64::NAN)], 1)
 }
 

@@ -907,7 +907,7 @@ mod gpu_tests {
     }
 
     #[test]
-    fn a_layer_that_is_too_wide_for_a_workgroup_takes_the_single_operations() {
+    fn a_layer_that_is_too_wide_or_too_long_takes_the_single_operations() {
         let Some(device) = adapter_for_tests() else { return };
         let units = 600;
         let form = Form {
@@ -921,6 +921,8 @@ mod gpu_tests {
         let [input, recurrent] = [(3, 3), (5, units)].map(|(seed, rows)| primitive(seed, [rows, units], 0.1, &device));
         let [bias, inner_bias] = [4, 7].map(|seed| primitive(seed, [1, units], 1.0, &device));
         assert!(cube::recurrent(&primitive(2, [4, units], 1.0, &device), &recurrent, &inner_bias, form).is_none());
+        let (long, one) = (Form { steps: 5000, ..form }, primitive(5, [1, 1], 0.1, &device));
+        assert!(cube::recurrent(&primitive(2, [5000, 1], 1.0, &device), &one, &one, long).is_none(), "too long");
         let nothing = || primitive(0, [1, 1], 0.0, &device);
         let (output, ..) =
             Fused::recurrent(x, input, bias, recurrent, inner_bias, nothing(), nothing(), nothing(), form);

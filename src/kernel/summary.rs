@@ -314,7 +314,8 @@ impl GlobalNorm {
 /// Not a number if an element is not finite. Nothing waits for the device.
 pub fn gpu_norms(gradients: &[Tensor<1>], seeds: usize) -> Option<Tensor<2>> {
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
-    return super::cube::gradient_pieces(gradients.to_vec(), seeds).map(super::pieces::norms_together);
+    return super::cube::gradient_pieces(gradients.to_vec(), seeds)
+        .map(|pieces| super::pieces::norms_together(&pieces));
     #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
     {
         let _ = (gradients, seeds);

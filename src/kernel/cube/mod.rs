@@ -59,7 +59,7 @@ struct Asked {
     cubes: [usize; 3],
     /// Tensors that it reads or writes.
     bindings: usize,
-    /// Elements of the longest of them: places are u32.
+    /// Elements of the longest of them: places are u32, and a place may be looked for behind the last one.
     elements: usize,
 }
 
@@ -84,7 +84,7 @@ impl Limits {
             && asked.shared <= hardware.max_shared_memory_size
             && asked.cubes.iter().zip(most).all(|(cubes, most)| *cubes <= most as usize)
             && asked.bindings <= self.bindings()
-            && u32::try_from(asked.elements).is_ok()
+            && i32::try_from(asked.elements).is_ok()
     }
 }
 

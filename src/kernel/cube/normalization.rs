@@ -9,7 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::cell::activated_backward;
-use super::rows::{ROWS, UNITS, over_rows};
+use super::rows::{BLOCK, ROWS, UNITS, over_rows};
 use super::{Asked, Limits, Primitive, arguments, empty_like, longest, queue};
 use crate::kernel::{Activated, NormForm};
 
@@ -116,8 +116,13 @@ fn moments_kernel(x: &[f32], mean: &mut [f32], variance: &mut [f32], rows: u32, 
     if unit < units {
         let mut row = UNIT_POS_Y as usize;
         while row < rows {
-            sum += x[start + row * units];
-            row += ROWS as usize;
+            let mut block = 0.0f32;
+            let end = min(rows, row + BLOCK * ROWS as usize);
+            while row < end {
+                block += x[start + row * units];
+                row += ROWS as usize;
+            }
+            sum += block;
         }
     }
     let count = f32::cast_from(rows as u32);
@@ -126,9 +131,14 @@ fn moments_kernel(x: &[f32], mean: &mut [f32], variance: &mut [f32], rows: u32, 
     if unit < units {
         let mut row = UNIT_POS_Y as usize;
         while row < rows {
-            let distance = x[start + row * units] - center;
-            squares += distance * distance;
-            row += ROWS as usize;
+            let mut block = 0.0f32;
+            let end = min(rows, row + BLOCK * ROWS as usize);
+            while row < end {
+                let distance = x[start + row * units] - center;
+                block += distance * distance;
+                row += ROWS as usize;
+            }
+            squares += block;
         }
     }
     let squares = over_rows(&mut shared, squares);
@@ -171,11 +181,18 @@ fn backward_kernel(
         slope = gamma[of_unit];
         let mut row = UNIT_POS_Y as usize;
         while row < rows {
-            let place = start + row * units;
-            let outer = activated_backward(y[place], gradient[place], function);
-            sum += outer;
-            product += outer * ((x[place] - center) / scale);
-            row += ROWS as usize;
+            let mut block = 0.0f32;
+            let mut block_of_products = 0.0f32;
+            let end = min(rows, row + BLOCK * ROWS as usize);
+            while row < end {
+                let place = start + row * units;
+                let outer = activated_backward(y[place], gradient[place], function);
+                block += outer;
+                block_of_products += outer * ((x[place] - center) / scale);
+                row += ROWS as usize;
+            }
+            sum += block;
+            product += block_of_products;
         }
     }
     let sum = over_rows(&mut shared, sum);

@@ -8,6 +8,9 @@ pub const UNITS: u32 = 32;
 /// Rows that it takes at once: the threads of a unit.
 pub const ROWS: u32 = 8;
 
+/// Numbers that a thread adds up before it adds their sum to others: a long sum loses digits.
+pub const BLOCK: usize = 64;
+
 /// The sum over the threads of a unit, which all of them get. All threads of the workgroup must come here.
 #[cube]
 pub fn over_rows(shared: &mut [f32], x: f32) -> f32 {

@@ -9,10 +9,10 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::rows::{ROWS, UNITS, over_rows};
+use super::rows::{BLOCK, ROWS, UNITS, over_rows};
 use super::{Asked, Fused, Limits, Primitive, arguments, empty_like, longest, primitives, queue};
 use crate::kernel::FlatParts;
-use crate::kernel::pieces::{BIG_SCALE, Pieces, SMALL_SCALE};
+use crate::kernel::pieces::{BIG_SCALE, Pieces, SMALL_SCALE, TOTAL_SCALE};
 use crate::kernel::summary::GATE_EDGE;
 
 /// Numbers below this are squared in units of their own, and those above [`BIG`]: the limits of LAPACK's norm of f32 vectors.
@@ -28,9 +28,6 @@ const ELEMENTS_A_PIECE: usize = 8192;
 
 /// More pieces of a tensor than this are not worth reading.
 const MOST_PIECES: usize = 32;
-
-/// Numbers that a thread adds up before it adds their sum to others: a long sum loses digits.
-const BLOCK: usize = 64;
 
 /// The most tensors of one launch: the code of the kernel is as long as there are tensors.
 const MOST_TENSORS: usize = 24;
@@ -421,13 +418,19 @@ fn add_total(total: &mut Total, other: Total) {
     total.big += other.big;
 }
 
-/// Adds the square of a total, which may be beyond the range of f32.
+/// Adds the square of a total, which may be beyond the range of f32: squares of big ones are in units of
+/// (1 / ([`BIG_SCALE`] [`TOTAL_SCALE`]))^2.
 #[cube]
 fn add_square_of_total(squares: &mut Squares, total: Total) {
     let scaled = total.rest * BIG_SCALE + total.big;
     let is_big = scaled.abs() > comptime!(BIG * BIG_SCALE);
-    squares.big += select(is_big, scaled * scaled, 0.0f32);
-    add_square(squares, select(is_big, 0.0f32, total.rest + total.big * comptime!(1.0 / BIG_SCALE)));
+    let reduced = scaled * TOTAL_SCALE;
+    squares.big += select(is_big, reduced * reduced, 0.0f32);
+    let mut square = no_squares();
+    add_square(&mut square, select(is_big, 0.0f32, total.rest + total.big * comptime!(1.0 / BIG_SCALE)));
+    squares.small += square.small;
+    squares.middle += square.middle;
+    squares.big += square.big * comptime!(TOTAL_SCALE * TOTAL_SCALE);
 }
 
 /// The number of the tensor that the workgroup has.
@@ -591,7 +594,9 @@ fn activation_kernel(
                     let end = min(rows, row + BLOCK * ROWS as usize);
                     while row < end {
                         let distance = input[start + row * units] - mean;
-                        let distance = select(is_finite(distance), distance, 0.0f32);
+                        let finite = is_finite(distance);
+                        not_finite += select(finite, 0.0f32, 1.0f32);
+                        let distance = select(finite, distance, 0.0f32);
                         add_square(&mut block, distance);
                         add_number(&mut block_total, distance);
                         row += ROWS as usize;
@@ -632,13 +637,18 @@ fn gate_kernel(gates: &[f32], output: &mut [f32], places: &Sequence<u32>, batch:
     let mut count = 0.0f32;
     let mut i = thread;
     while i < batch * units {
-        let row = CUBE_POS_X as usize * batch + i / units;
-        let x = gates[row * columns + first + i % units];
-        sum += x;
-        closed += select(x < GATE_EDGE as f32, 1.0f32, 0.0f32);
-        open += select(x > 1.0f32 - GATE_EDGE as f32, 1.0f32, 0.0f32);
-        count += 1.0f32;
-        i += threads;
+        let mut block = 0.0f32;
+        let end = min(batch * units, i + BLOCK * threads);
+        while i < end {
+            let row = CUBE_POS_X as usize * batch + i / units;
+            let x = gates[row * columns + first + i % units];
+            block += x;
+            closed += select(x < GATE_EDGE as f32, 1.0f32, 0.0f32);
+            open += select(x > 1.0f32 - GATE_EDGE as f32, 1.0f32, 0.0f32);
+            count += 1.0f32;
+            i += threads;
+        }
+        sum += block;
     }
     let numbers = comptime!(Pieces::Gate.numbers());
     let mut shared = Shared::new_slice(comptime!(THREADS as usize * Pieces::Gate.numbers()));
@@ -726,7 +736,7 @@ mod tests {
         assert_eq!((found.delta.l2(), found.batch_sum.l2()), (None, None));
         let found = merged(Pieces::Activation, activation_pieces(vec![spoilt], 1, FlatParts::NOWHERE));
         assert!(found[0].is_nan() && found[1].is_nan(), "{found:?}");
-        let norms = norms_together(gradient_pieces(vec![x()], 1).expect("on a GPU"));
+        let norms = norms_together(&gradient_pieces(vec![x()], 1).expect("on a GPU"));
         assert!(norms.into_data().iter::<f32>().all(f32::is_nan));
     }
 
@@ -804,8 +814,8 @@ mod tests {
     #[test]
     fn long_sums_of_numbers_that_are_alike_keep_six_digits() {
         let Some(device) = adapter_for_tests() else { return };
-        for size in [0.1_f32, 0.3, 0.7, 1e16, 2e37] {
-            for (rows, units) in [(4096, 1), (2000, 8), (500, 17), (1, 200_000)] {
+        for size in [0.1_f32, 0.3, 0.7, 1e16, 1e38] {
+            for (rows, units) in [(4096, 1), (2000, 8), (500, 17), (4096, 32), (1, 200_000)] {
                 let what = format!("{rows} x {units} of {size:e}");
                 let values = vec![size; rows * units];
                 let layer = || vec![matrix(&values, units, &device)];
@@ -817,21 +827,44 @@ mod tests {
                 assert_close(found[0], f64::from(size), &what);
                 assert!(found[1] <= 1e-6 * f64::from(size), "{what}: a deviation of {}", found[1]);
             }
-            let values = vec![size; 3_000_000];
-            let gradient = vec![vector(&values, &device)];
-            let found = GradientSummary::from_reading(&merged(Pieces::Gradient, gradient_pieces(gradient, 1)));
-            assert_close(found.norm.l2().expect("finite"), norm(&values), &format!("a gradient of {size:e}"));
+        }
+        let values = vec![0.3_f32; 24_000_000];
+        let x = vector(&values, &device);
+        let found = GradientSummary::from_reading(&merged(Pieces::Gradient, gradient_pieces(vec![x.clone()], 1)));
+        assert_close(found.norm.l2().expect("finite"), norm(&values), "a long gradient");
+        let found = merged(Pieces::Update, update_pieces(vec![(x.clone(), x * 2.0)], 1));
+        let found = UpdateSummary::from_reading(&found);
+        assert_close(found.weight.l2().expect("finite"), norm(&values), "a long parameter");
+        assert_close(found.update.l2().expect("finite"), norm(&values), "its update");
+        let gates = matrix(&vec![0.3; 2 * 4096 * 256], 256, &device);
+        let found = merged(Pieces::Gate, gate_pieces(&gates, 2, 256, &[0]));
+        assert_close(found[0], f64::from(0.3_f32), "a gate");
+    }
+
+    #[test]
+    fn layers_of_different_widths_are_read_in_one_launch() {
+        let Some(device) = adapter_for_tests() else { return };
+        let layers = [8, 1500, 67].map(|units| (units, samples(41 * units, 1.0 + units as f32)));
+        let tensors = || layers.iter().map(|(units, values)| matrix(values, *units, &device)).collect();
+        let deltas = merged(Pieces::Delta, delta_pieces(tensors(), 1));
+        let activations = merged(Pieces::Activation, activation_pieces(tensors(), 1, FlatParts::NOWHERE));
+        for ((delta, activation), (units, values)) in deltas.chunks(4).zip(activations.chunks(4)).zip(&layers) {
+            let what = format!("{units} units");
+            assert_close(DeltaSummary::from_reading(delta).delta.l2().expect("finite"), norm(values), &what);
+            let mean = values.iter().copied().map(f64::from).sum::<f64>() / values.len() as f64;
+            let square = values.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / values.len() as f64;
+            assert_close(ActivationSummary::from_reading(activation).std, square.sqrt(), &what);
         }
     }
 
     #[test]
     fn the_norm_of_all_gradients_is_that_of_one_vector_for_each_seed() {
         let Some(device) = adapter_for_tests() else { return };
-        for size in [2e-38_f32, 1e-25, 1.0, 1e25, 1e36] {
-            // Of very different sizes, as in a deep network.
-            let values = [samples(2000, size), samples(30, size * 20.0), samples(10, 0.0)];
+        for size in [2e-38_f32, 1e-25, 1e-18, 1.0, 1e25, 1e36] {
+            // Of very different sizes, as in a deep network, and of several pieces.
+            let values = [samples(40_002, size), samples(30, size * 20.0), samples(10, 0.0)];
             let tensors = values.iter().map(|values| vector(values, &device)).collect();
-            let found = norms_together(gradient_pieces(tensors, 2).expect("on a GPU"));
+            let found = norms_together(&gradient_pieces(tensors, 2).expect("on a GPU"));
             let found: Vec<f64> = found.into_data().iter::<f64>().collect();
             for (seed, found) in norms_from_reading(&found).into_iter().map(Norm::l2).enumerate() {
                 let part = |values: &[f32]| values[seed * values.len() / 2..][..values.len() / 2].to_vec();
@@ -840,7 +873,7 @@ mod tests {
             }
         }
         // Its elements are in the range of f32, the norm is not.
-        let norms = norms_together(gradient_pieces(vec![vector(&[1e38; 50], &device)], 1).expect("on a GPU"));
+        let norms = norms_together(&gradient_pieces(vec![vector(&[1e38; 50], &device)], 1).expect("on a GPU"));
         let found = norms_from_reading(&norms.into_data().iter::<f64>().collect::<Vec<f64>>())[0];
         assert_close(found.l2().expect("finite"), 1e38 * 50.0_f64.sqrt(), "a norm beyond f32");
     }
