@@ -6,7 +6,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{Asked, Limits, Primitive, arguments, empty_like, queue};
+use super::{Asked, Limits, Primitive, arguments, queue};
 use crate::kernel::CostForm;
 
 /// With more classes, a row is too much for one thread.
@@ -37,25 +37,23 @@ fn cubes(rows: usize) -> CubeCount {
 /// or no room on the device.
 pub fn cross_entropy(outputs: &Primitive, targets: &Primitive) -> Option<(Primitive, Primitive)> {
     let [rows, classes] = dims_of(outputs, targets)?;
-    let run = move |inputs: Vec<CubeTensor>| {
-        let (costs, softmax) = (empty_like(&inputs[0], &[rows]), empty_like(&inputs[0], &[rows, classes]));
-        let client = inputs[0].client.clone();
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let [outputs, targets] = arguments(inputs);
+        let [costs, softmax] = arguments(found);
         forward_kernel::launch(
-            &client,
+            client,
             cubes(rows),
             CubeDim::new_1d(THREADS),
             outputs,
             targets,
-            costs.clone().into_buffer_arg(),
-            softmax.clone().into_buffer_arg(),
+            costs,
+            softmax,
             rows as u32,
             classes as u32,
         );
-        vec![costs, softmax]
     };
     let inputs = vec![outputs.clone(), targets.clone()];
-    let mut found = queue("cross_entropy", inputs, &[vec![rows], vec![rows, classes]], run).into_iter();
+    let mut found = queue("cross_entropy", inputs, vec![vec![rows], vec![rows, classes]], run).into_iter();
     Some((found.next()?, found.next()?))
 }
 
@@ -67,26 +65,24 @@ pub fn cross_entropy_backward(
     form: CostForm,
 ) -> Option<Primitive> {
     let [rows, classes] = dims_of(softmax, targets)?;
-    let run = move |inputs: Vec<CubeTensor>| {
-        let found = empty_like(&inputs[0], &[rows, classes]);
-        let client = inputs[0].client.clone();
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let [softmax, targets, gradient] = arguments(inputs);
+        let [found] = arguments(found);
         backward_kernel::launch(
-            &client,
+            client,
             cubes(rows),
             CubeDim::new_1d(THREADS),
             softmax,
             targets,
             gradient,
-            found.clone().into_buffer_arg(),
+            found,
             rows as u32,
             classes as u32,
             (rows / form.seeds) as u32,
         );
-        vec![found]
     };
     let inputs = [softmax, targets, gradient].map(Clone::clone).into();
-    queue("cross_entropy_backward", inputs, &[vec![rows, classes]], run).pop()
+    queue("cross_entropy_backward", inputs, vec![vec![rows, classes]], run).pop()
 }
 
 #[cube(launch)]

@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::cell::activated_backward;
 use super::rows::{ROWS, UNITS, over_rows};
-use super::{Asked, Limits, Primitive, arguments, empty_like, longest, queue};
+use super::{Asked, Limits, Primitive, arguments, longest, queue};
 use crate::kernel::Activated;
 
 /// With more rows of a seed, a sum by itself keeps more of a GPU busy.
@@ -35,16 +35,13 @@ pub fn derivative_and_sums(
     if rows > MOST_ROWS || !Limits::of(y).allow(&asked) {
         return None;
     }
-    let dims = [vec![all_rows, units], vec![seeds * units]];
-    let outputs = dims.clone();
-    let run = move |inputs: Vec<CubeTensor>| {
-        let found = dims.each_ref().map(|dims| empty_like(&inputs[0], dims));
-        let client = inputs[0].client.clone();
+    let dims = vec![vec![all_rows, units], vec![seeds * units]];
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let [y, gradient] = arguments(inputs);
-        let [of_z, sums] = found.each_ref().map(|tensor| tensor.clone().into_buffer_arg());
+        let [of_z, sums] = arguments(found);
         let [x, _, z] = cubes.map(|count| count as u32);
         derivative_kernel::launch(
-            &client,
+            client,
             CubeCount::Static(x, 1, z),
             CubeDim::new_2d(UNITS, ROWS),
             y,
@@ -55,9 +52,8 @@ pub fn derivative_and_sums(
             units as u32,
             function,
         );
-        found.into()
     };
-    let mut found = queue("derivative_and_sums", vec![y.clone(), gradient.clone()], &outputs, run).into_iter();
+    let mut found = queue("derivative_and_sums", vec![y.clone(), gradient.clone()], dims, run).into_iter();
     Some((found.next()?, found.next()?))
 }
 

@@ -19,7 +19,7 @@ use burn::backend::fusion::{Fusion, FusionBackend, FusionRuntime, FusionTensor};
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::ir::HardwareProperties;
-use burn_cubecl::cubecl::prelude::BufferArg;
+use burn_cubecl::cubecl::prelude::{BufferArg, Client};
 use burn_cubecl::tensor::CubeTensor;
 
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
@@ -93,8 +93,8 @@ fn longest<'a>(tensors: impl IntoIterator<Item = &'a Primitive>) -> usize {
     tensors.into_iter().map(|tensor| tensor.shape().num_elements()).max().unwrap_or(0)
 }
 
-/// Queues an operation on tensors of f32 of one device. It gets them with their numbers in the order of their rows and returns one
-/// tensor of f32 for each of the shapes.
+/// Queues an operation on tensors of f32 of one device. It gets them, and one tensor of f32 without values for each of the shapes, which
+/// it fills; all have their numbers in the order of their rows.
 ///
 /// # Panics
 ///
@@ -102,8 +102,8 @@ fn longest<'a>(tensors: impl IntoIterator<Item = &'a Primitive>) -> usize {
 fn queue(
     name: &str,
     inputs: Vec<Primitive>,
-    outputs: &[Vec<usize>],
-    run: impl Fn(Vec<CubeTensor>) -> Vec<CubeTensor> + Send + Sync + 'static,
+    outputs: Vec<Vec<usize>>,
+    run: impl Fn(&Client, Vec<CubeTensor>, Vec<CubeTensor>) + Send + Sync + 'static,
 ) -> Vec<Primitive> {
     let client = inputs.first().expect("an operation has an input").client.clone();
     let mut input_irs = Vec::with_capacity(inputs.len());
@@ -123,11 +123,14 @@ fn queue(
         .collect();
     let description = CustomOpIr { id: name.into(), inputs: input_irs, outputs: output_irs, scalars: Vec::new() };
     let operation = OperationFn(move |handles: &mut Handles| {
-        let found = inputs.iter().map(|input| {
+        let inputs = inputs.iter().map(|input| {
             let tensor = <Adapter as FusionValueAdapter<CubeBackend>>::resolve_inputs(input, handles);
             burn_cubecl::kernel::into_contiguous(tensor)
         });
-        let found = run(found.collect());
+        let inputs: Vec<CubeTensor> = inputs.collect();
+        let found: Vec<CubeTensor> = outputs.iter().map(|dims| empty_like(&inputs[0], dims)).collect();
+        let client = inputs[0].client.clone();
+        run(&client, inputs, found.clone());
         for (tensor, state) in found.into_iter().zip(&states) {
             <Adapter as FusionValueAdapter<CubeBackend>>::register_output_handles(tensor, state, handles);
         }

@@ -10,7 +10,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::cell::activated_backward;
 use super::rows::{BLOCK, ROWS, UNITS, over_rows};
-use super::{Asked, Limits, Primitive, arguments, empty_like, longest, queue};
+use super::{Asked, Limits, Primitive, arguments, longest, queue};
 use crate::kernel::{Activated, NormForm};
 
 /// Whether the kernels are for it, and the device for them: the moments are those of the rows, for each unit.
@@ -31,21 +31,20 @@ fn cubes(units: usize, seeds: usize) -> CubeCount {
     CubeCount::Static(units.div_ceil(UNITS as usize) as u32, 1, seeds as u32)
 }
 
-/// The mean and the variance `[seeds, units]` of x over the rows of each seed; `None` for what is no batch norm of f32, or without room on the device.
+/// The mean and the variance `[seeds, units]` of x over the rows of each seed; `None` for what is no batch norm of f32, or without room
+/// on the device.
 pub fn moments(x: &Primitive, axes: &[usize], form: NormForm) -> Option<(Primitive, Primitive)> {
     if !is_possible(x, axes, form, 3) {
         return None;
     }
     let [rows, units] = [x.shape()[0] / form.seeds, x.shape()[1]];
-    let dims = vec![form.seeds, units];
-    let run = move |inputs: Vec<CubeTensor>| {
-        let found = [(); 2].map(|()| empty_like(&inputs[0], &[form.seeds, units]));
-        let client = inputs[0].client.clone();
+    let dims = vec![vec![form.seeds, units]; 2];
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let [x] = arguments(inputs);
-        let [mean, variance] = found.each_ref().map(|tensor| tensor.clone().into_buffer_arg());
+        let [mean, variance] = arguments(found);
         let cube_dim = CubeDim::new_2d(UNITS, ROWS);
         moments_kernel::launch(
-            &client,
+            client,
             cubes(units, form.seeds),
             cube_dim,
             x,
@@ -54,9 +53,8 @@ pub fn moments(x: &Primitive, axes: &[usize], form: NormForm) -> Option<(Primiti
             rows as u32,
             units as u32,
         );
-        found.into()
     };
-    let mut found = queue("batch_norm_moments", vec![x.clone()], &[dims.clone(), dims], run).into_iter();
+    let mut found = queue("batch_norm_moments", vec![x.clone()], dims, run).into_iter();
     Some((found.next()?, found.next()?))
 }
 
@@ -74,15 +72,12 @@ pub fn normalized_backward(
     }
     let [all_rows, units] = [x.shape()[0], x.shape()[1]];
     let rows = all_rows / form.seeds;
-    let dims = [vec![all_rows, units], vec![form.seeds * units], vec![form.seeds * units]];
-    let outputs = dims.clone();
-    let run = move |inputs: Vec<CubeTensor>| {
-        let found = dims.each_ref().map(|dims| empty_like(&inputs[0], dims));
-        let client = inputs[0].client.clone();
+    let dims = vec![vec![all_rows, units], vec![form.seeds * units], vec![form.seeds * units]];
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let [x, gamma, mean, deviation, y, gradient] = arguments(inputs);
-        let [of_x, of_gamma, of_beta] = found.each_ref().map(|tensor| tensor.clone().into_buffer_arg());
+        let [of_x, of_gamma, of_beta] = arguments(found);
         backward_kernel::launch(
-            &client,
+            client,
             cubes(units, form.seeds),
             CubeDim::new_2d(UNITS, ROWS),
             x,
@@ -98,10 +93,9 @@ pub fn normalized_backward(
             units as u32,
             form.function,
         );
-        found.into()
     };
     let inputs = saved.iter().chain([gradient]).cloned().collect();
-    let mut found = queue("batch_norm_backward", inputs, &outputs, run).into_iter();
+    let mut found = queue("batch_norm_backward", inputs, dims, run).into_iter();
     Some((found.next()?, found.next()?, found.next()?))
 }
 

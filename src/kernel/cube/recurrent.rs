@@ -88,16 +88,13 @@ pub fn recurrent(
     let kept = form.recurrence.kept();
     let dims_if = |is_there: bool, columns: usize| if is_there { vec![rows, columns] } else { vec![1, 1] };
     let dims =
-        [vec![rows, units], dims_if(kept > 0, kept * units), dims_if(form.recurrence == Recurrence::Lstm, units)];
-    let outputs = dims.clone();
-    let run = move |inputs: Vec<CubeTensor>| {
-        let found = dims.each_ref().map(|dims| empty_like(&inputs[0], dims));
-        let client = inputs[0].client.clone();
+        vec![vec![rows, units], dims_if(kept > 0, kept * units), dims_if(form.recurrence == Recurrence::Lstm, units)];
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let [projected, recurrent, inner_bias] = arguments(inputs);
-        let [hidden, gates, cells] = found.each_ref().map(|tensor| tensor.clone().into_buffer_arg());
+        let [hidden, gates, cells] = arguments(found);
         let [steps, batch, units] = shape.scalars();
         forward_kernel::launch(
-            &client,
+            client,
             shape.cubes(),
             shape.cube_dim(),
             projected,
@@ -113,10 +110,9 @@ pub fn recurrent(
             shape.rows,
             shape.width,
         );
-        found.into()
     };
     let inputs = [projected, recurrent, inner_bias].map(Clone::clone).into();
-    let mut found = queue("recurrent", inputs, &outputs, run).into_iter();
+    let mut found = queue("recurrent", inputs, dims, run).into_iter();
     Some(States { hidden: found.next()?, gates: found.next()?, cells: found.next()? })
 }
 
@@ -136,18 +132,14 @@ pub fn recurrent_backward(
     let mut dims = vec![vec![rows, form.recurrence.blocks() * units]];
     dims.extend(wants_states.then(|| of_states.clone()));
     dims.extend((wants_states && has_cells).then_some(of_states));
-    let outputs = dims.clone();
-    let run = move |inputs: Vec<CubeTensor>| {
-        let found: Vec<CubeTensor> = dims.iter().map(|dims| empty_like(&inputs[0], dims)).collect();
-        let client = inputs[0].client.clone();
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let nothing = || empty_like(&inputs[0], &[1, 1]).into_buffer_arg();
         let output = |place: usize| found.get(place).map_or_else(nothing, |tensor| tensor.clone().into_buffer_arg());
-        let outputs = [0, 1, 2].map(output);
-        let [of_sums, of_hidden, of_cells] = outputs;
+        let [of_sums, of_hidden, of_cells] = [0, 1, 2].map(output);
         let [gradient, transposed, hidden, gates, cells] = arguments(inputs);
         let [steps, batch, units] = shape.scalars();
         backward_kernel::launch(
-            &client,
+            client,
             shape.cubes(),
             shape.cube_dim(),
             gradient,
@@ -168,10 +160,9 @@ pub fn recurrent_backward(
             shape.rows,
             shape.width,
         );
-        found
     };
     let inputs = [gradient, transposed, &states.hidden, &states.gates, &states.cells].map(Clone::clone).into();
-    Some(queue("recurrent_backward", inputs, &outputs, run))
+    Some(queue("recurrent_backward", inputs, dims, run))
 }
 
 #[cube(launch)]

@@ -10,7 +10,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::rows::{BLOCK, ROWS, UNITS, over_rows};
-use super::{Asked, Fused, Limits, Primitive, arguments, empty_like, longest, primitives, queue};
+use super::{Asked, Fused, Limits, Primitive, arguments, longest, primitives, queue};
 use crate::kernel::FlatParts;
 use crate::kernel::pieces::{BIG_SCALE, Pieces, SMALL_SCALE, TOTAL_SCALE};
 use crate::kernel::summary::GATE_EDGE;
@@ -119,25 +119,23 @@ pub fn gate_pieces(gates: &Tensor<2>, steps: usize, units: usize, places: &[usiz
         return None;
     }
     let dims = vec![steps, places.len(), 1, Pieces::Gate.numbers()];
-    let shape = dims.clone();
     let places: Vec<u32> = places.iter().map(|place| *place as u32).collect();
-    let run = move |inputs: Vec<CubeTensor>| {
-        let output = empty_like(&inputs[0], &dims);
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let [gates] = arguments(inputs);
+        let [output] = arguments(found);
         gate_kernel::launch(
-            &output.client,
+            client,
             CubeCount::Static(steps as u32, places.len() as u32, 1),
             CubeDim::new_1d(THREADS),
             gates,
-            output.clone().into_buffer_arg(),
+            output,
             places.iter().copied().collect(),
             (rows / steps) as u32,
             units as u32,
             columns as u32,
         );
-        vec![output]
     };
-    let found = queue(Pieces::Gate.name(), tensors, &[shape], run).pop()?;
+    let found = queue(Pieces::Gate.name(), tensors, vec![dims], run).pop()?;
     Some(Tensor::from_primitive::<Fused>(found))
 }
 
@@ -191,25 +189,21 @@ fn pieces_of<const D: usize>(
         return None;
     }
     let dims = vec![entries, seeds, pieces, kind.numbers()];
-    let shape = dims.clone();
-    let run = move |inputs: Vec<CubeTensor>| {
-        let output = empty_like(&inputs[0], &dims);
-        let client = output.client.clone();
+    let run = move |client: &Client, inputs: Vec<CubeTensor>, found: Vec<CubeTensor>| {
         let mut inputs = inputs.into_iter();
         for first in (0..entries).step_by(most) {
             let count = most.min(entries - first);
             launch(Launch {
-                client: &client,
+                client,
                 cubes: CubeCount::Static(pieces as u32, count as u32, seeds as u32),
                 first,
                 count,
                 inputs: inputs.by_ref().take(count * together).map(CubeTensor::into_buffer_arg).collect(),
-                output: output.clone().into_buffer_arg(),
+                output: found[0].clone().into_buffer_arg(),
             });
         }
-        vec![output]
     };
-    let found = queue(kind.name(), tensors, &[shape], run).pop()?;
+    let found = queue(kind.name(), tensors, vec![dims], run).pop()?;
     Some(Tensor::from_primitive::<Fused>(found))
 }
 
@@ -295,6 +289,14 @@ fn write_piece(shared: &[f32], output: &mut [f32], first: u32, thread: usize, #[
     }
 }
 
+/// Puts the sums of a thread at the places of three numbers.
+#[cube]
+fn put_squares(shared: &mut [f32], thread: usize, squares: Squares, #[comptime] first: usize) {
+    shared[comptime!(first * THREADS as usize) + thread] = squares.small;
+    shared[comptime!((first + 1) * THREADS as usize) + thread] = squares.middle;
+    shared[comptime!((first + 2) * THREADS as usize) + thread] = squares.big;
+}
+
 #[cube(launch)]
 fn gradient_kernel(inputs: &Sequence<Box<[f32]>>, lengths: &Sequence<u32>, output: &mut [f32], first: u32) {
     let thread = UNIT_POS as usize;
@@ -330,9 +332,7 @@ fn gradient_kernel(inputs: &Sequence<Box<[f32]>>, lengths: &Sequence<u32>, outpu
     let numbers = comptime!(Pieces::Gradient.numbers());
     let mut shared = Shared::new_slice(comptime!(THREADS as usize * Pieces::Gradient.numbers()));
     let threads = THREADS as usize;
-    shared[thread] = squares.small;
-    shared[threads + thread] = squares.middle;
-    shared[2 * threads + thread] = squares.big;
+    put_squares(&mut shared, thread, squares, 0usize);
     shared[3 * threads + thread] = zeros;
     shared[4 * threads + thread] = not_finite;
     shared[5 * threads + thread] = largest;
@@ -379,13 +379,9 @@ fn update_kernel(inputs: &Sequence<Box<[f32]>>, lengths: &Sequence<u32>, output:
     let numbers = comptime!(Pieces::Update.numbers());
     let mut shared = Shared::new_slice(comptime!(THREADS as usize * Pieces::Update.numbers()));
     let threads = THREADS as usize;
-    shared[thread] = weights.small;
-    shared[threads + thread] = weights.middle;
-    shared[2 * threads + thread] = weights.big;
+    put_squares(&mut shared, thread, weights, 0usize);
     shared[3 * threads + thread] = weights_not_finite;
-    shared[4 * threads + thread] = updates.small;
-    shared[5 * threads + thread] = updates.middle;
-    shared[6 * threads + thread] = updates.big;
+    put_squares(&mut shared, thread, updates, 4usize);
     shared[7 * threads + thread] = updates_not_finite;
     add_up(&mut shared, thread, numbers, numbers);
     write_piece(&shared, output, first, thread, numbers);
@@ -500,13 +496,9 @@ fn delta_kernel(
     sync_cube();
     let numbers = comptime!(Pieces::Delta.numbers());
     let threads = THREADS as usize;
-    shared[thread] = deltas.small;
-    shared[threads + thread] = deltas.middle;
-    shared[2 * threads + thread] = deltas.big;
+    put_squares(&mut shared, thread, deltas, 0usize);
     shared[3 * threads + thread] = not_finite;
-    shared[4 * threads + thread] = sums.small;
-    shared[5 * threads + thread] = sums.middle;
-    shared[6 * threads + thread] = sums.big;
+    put_squares(&mut shared, thread, sums, 4usize);
     add_up(&mut shared, thread, numbers, numbers);
     write_piece(&shared, output, first, thread, numbers);
 }
@@ -612,9 +604,7 @@ fn activation_kernel(
     shared[thread] = select(thread == 0, mean, 0.0f32);
     shared[threads + thread] = distances.rest;
     shared[2 * threads + thread] = distances.big;
-    shared[3 * threads + thread] = squares.small;
-    shared[4 * threads + thread] = squares.middle;
-    shared[5 * threads + thread] = squares.big;
+    put_squares(&mut shared, thread, squares, 3usize);
     shared[6 * threads + thread] = flat;
     shared[7 * threads + thread] = dead;
     shared[8 * threads + thread] = count;
