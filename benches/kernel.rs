@@ -13,8 +13,8 @@ use gradmark::config::{
 };
 use gradmark::device::Device;
 use gradmark::kernel::{
-    Activated, CostForm, DenseForm, DenseParameters, Elementwise, Form, NormForm, Recurrence, RecurrentParameters,
-    Stages, WantedGradients, dense, normalize, recurrent, softmax_cross_entropy,
+    Activated, CostForm, DenseForm, DenseParameters, Elementwise, Form, NormAxis, NormForm, Recurrence,
+    RecurrentParameters, Stages, WantedGradients, dense, normalize, recurrent, softmax_cross_entropy,
 };
 
 #[global_allocator]
@@ -67,13 +67,15 @@ impl Bench<'_, '_> {
         }
     }
 
-    fn batch_norm(&mut self, units: usize) {
+    fn normalization(&mut self, units: usize) {
         let (x, gamma, beta) = (self.leaf([BATCH, units]), self.leaf([units]), self.leaf([units]));
-        let work = common::Work::Elements(BATCH * units);
-        self.operation(&format!("batch_norm_relu/{BATCH}x{units}"), work, |kernels| {
-            let form = NormForm { function: Some(Activated::Relu), seeds: 1, kernels };
-            normalize(x.clone(), gamma.clone(), beta.clone(), 1e-5, vec![0], form).output.sum()
-        });
+        let work = || common::Work::Elements(BATCH * units);
+        for (name, axis) in [("batch_norm", 0), ("layer_norm", 1)] {
+            self.operation(&format!("{name}_relu/{BATCH}x{units}"), work(), |kernels| {
+                let form = NormForm { epsilon: 1e-5, function: Some(Activated::Relu), seeds: 1, kernels };
+                normalize(x.clone(), gamma.clone(), beta.clone(), vec![axis], form).output.sum()
+            });
+        }
     }
 
     /// Ten residual blocks, each batch norm with ReLU, a product and the sum with the shortcut: one node of the graph or thirty.
@@ -87,7 +89,7 @@ impl Bench<'_, '_> {
             let mut stages = Stages::default();
             for (gamma, beta, weight) in parameters.iter().cloned() {
                 let shortcut = stages.here();
-                stages.norm(gamma, beta, 1e-5, Some(Activated::Relu));
+                stages.norm(NormAxis::Batch, (gamma, beta), 1e-5, Some(Activated::Relu));
                 stages.dense(DenseParameters { weight, bias: None, slope: None }, Elementwise::Identity);
                 stages.sum(shortcut, 1.0, Elementwise::Identity);
             }
@@ -162,7 +164,7 @@ fn kernel(criterion: &mut Criterion) {
     let mut bench = Bench { group: &mut group, peak, device };
     for units in [128, 512] {
         bench.dense(units);
-        bench.batch_norm(units);
+        bench.normalization(units);
         bench.layers(units);
     }
     bench.softmax_cross_entropy();

@@ -102,6 +102,7 @@ fn the_probe_and_recurrent_layers_take_few_launches() {
     let cases = [
         ("plain", plain(Norm::None, Kernels::Fused), plain(Norm::None, Kernels::Stock)),
         ("batch norm", plain(Norm::Batch, Kernels::Fused), plain(Norm::Batch, Kernels::Stock)),
+        ("layer norm", plain(Norm::Layer, Kernels::Fused), plain(Norm::Layer, Kernels::Stock)),
         ("LSTM", lstm(Kernels::Fused), lstm(Kernels::Stock)),
     ];
     let counts = cases.map(|(name, fused, stock)| {
@@ -110,8 +111,8 @@ fn the_probe_and_recurrent_layers_take_few_launches() {
         (fused, stock)
     });
     assert!(Path::new(LOG).exists(), "CubeCL has written no log");
-    let [plain, norm, lstm] = counts;
-    for ([off, parameters, everything], _) in [plain, norm] {
+    let [plain, batch_norm, layer_norm, lstm] = counts;
+    for ([off, parameters, everything], _) in [plain, batch_norm, layer_norm] {
         assert!(off > DEPTH as f64, "{off} launches of {DEPTH} layers were counted");
         // Five at most are the probe's: one launch has 24 gradients, or 12 parameters before and after an update, and a layer has up to
         // four parameters. What else Burn launches changes by a few with what it fuses.
@@ -121,7 +122,11 @@ fn the_probe_and_recurrent_layers_take_few_launches() {
     let per_layer = |counts: [f64; 3]| counts[0] / DEPTH as f64;
     // The cost, and a derivative with its bias gradient in every layer.
     assert!(per_layer(plain.1) - per_layer(plain.0) > 3.0, "plain: {plain:?}");
-    assert!(per_layer(norm.1) - per_layer(norm.0) > 6.0, "batch norm: {norm:?}");
+    // Beside those, two for each normalization in place of a dozen.
+    for norm in [batch_norm, layer_norm] {
+        assert!(per_layer(norm.0) - per_layer(plain.0) < 5.0, "normalization: {norm:?}");
+        assert!(per_layer(norm.1) - per_layer(norm.0) > 7.0, "normalization: {norm:?}");
+    }
     assert!(lstm.0[0] < 30.0, "a recurrent layer of any length: {lstm:?}");
     assert!(lstm.0[2] - lstm.0[0] < 20.0, "its states and gates: {lstm:?}");
     assert!(lstm.1[0] > 10.0 * TIME_STEPS as f64, "the single operations: {lstm:?}");

@@ -39,7 +39,8 @@ class Jitted(peer.Trained):
         shapes = dict(zip(self.names, (parameter.shape for parameter in self.parameters)))
         gammas = [name for name in self.names if name.endswith(".norm.gamma")]
         start = lambda name: (jnp.zeros(shapes[name]), jnp.ones(shapes[name]))
-        self.running = {name.removesuffix(".gamma"): start(name) for name in gammas}
+        has_running = network["norm"] == "batch"
+        self.running = {name.removesuffix(".gamma"): start(name) for name in gammas if has_running}
         self.loss = functools.partial(loss, network, self.names)
         self.norms_of = functools.partial(norms_of, self.names)
         self.steps = {norms: jitted_step(self.loss, self.norms_of if norms else None) for norms in [False, True]}
@@ -112,7 +113,7 @@ def plain(network, p, found, x):
     activation = ACTIVATIONS[network["activation"]]
 
     def layer(x, p):
-        z, statistics = normalized(p, x @ p["weight"] + p["bias"])
+        z, statistics = normalized(network, p, x @ p["weight"] + p["bias"])
         return activation(z), statistics
 
     return through(layer, network, p, found, x)
@@ -122,12 +123,12 @@ def residual(network, p, found, x):
     activation = ACTIVATIONS[network["activation"]]
 
     def block(x, p):
-        z, statistics = normalized(p, x)
+        z, statistics = normalized(network, p, x)
         return x + (activation(z) @ p["weight"] + p["bias"]), statistics
 
     x = through(block, network, p, found, x @ p["stem.weight"] + p["stem.bias"])
     if "end.norm.gamma" in p:
-        z, statistics = normalized(below(p, "end."), x)
+        z, statistics = normalized(network, below(p, "end."), x)
         keep(found, "end.norm", statistics)
         x = activation(z)
     return x
@@ -154,10 +155,13 @@ def keep(found, name, statistics):
         found[name] = statistics
 
 
-def normalized(p, x):
-    """With the statistics of the batch, if there is a norm."""
+def normalized(network, p, x):
+    """With the statistics of the batch or of each example, if there is a norm; those of the batch too."""
     if "norm.gamma" not in p:
         return x, None
+    if network["norm"] == "layer":
+        mean, variance = jnp.mean(x, axis=1, keepdims=True), jnp.var(x, axis=1, keepdims=True)
+        return (x - mean) * jax.lax.rsqrt(variance + NORM_EPSILON) * p["norm.gamma"] + p["norm.beta"], None
     mean, variance = jnp.mean(x, axis=0), jnp.var(x, axis=0)
     y = (x - mean) * (jax.lax.rsqrt(variance + NORM_EPSILON) * p["norm.gamma"]) + p["norm.beta"]
     return y, (mean, variance * (len(x) / (len(x) - 1)))

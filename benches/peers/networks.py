@@ -39,6 +39,7 @@ def timed_networks():
         for activation in INITIAL:
             networks[f"{activation}/{size}"] = plain(activation, depth, width)
         networks[f"batch_norm/{size}"] = plain("relu", depth, width, norm="batch")
+        networks[f"layer_norm/{size}"] = plain("relu", depth, width, norm="layer")
         networks[f"residual/{size}"] = plain("relu", depth, width, norm="batch", kind="residual")
     for activation in ["relu", "sigmoid"]:
         digits = {"data": "digits", "inputs": PIXELS, "batch": 32}
@@ -53,6 +54,7 @@ def checked_networks():
     digits = {"data": "digits", "inputs": PIXELS, "batch": "full"}
     networks = {activation: plain(activation, 4, 32, **digits) for activation in INITIAL}
     networks["batch_norm"] = plain("relu", 4, 32, norm="batch", **digits)
+    networks["layer_norm"] = plain("relu", 4, 32, norm="layer", **digits)
     networks["residual"] = plain("relu", 4, 32, norm="batch", kind="residual", **digits)
     # Deep enough for the form that JAX has of deep ones.
     networks["residual_deep"] = plain("relu", 24, 32, norm="batch", kind="residual", **digits)

@@ -12,6 +12,7 @@ import networks
 import peer
 
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+NORMS = {"none": lambda _: nn.Identity(), "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -33,12 +34,12 @@ class Mlp(nn.Module):
         width, depth = network["width"], network["depth"]
         self.activation = ACTIVATIONS[network["activation"]]
         self.is_residual = network["kind"] == "residual"
-        has_norm, has_output = network["norm"] == "batch", network["data"] == "digits"
+        norm, has_output = NORMS[network["norm"]], network["data"] == "digits"
         first = width if self.is_residual else network["inputs"]
         self.stem = nn.Linear(network["inputs"], width) if self.is_residual else None
         self.hidden = nn.ModuleList(nn.Linear(width if index else first, width) for index in range(depth))
-        self.norm = nn.ModuleList(nn.BatchNorm1d(width) if has_norm else nn.Identity() for _ in range(depth))
-        self.end = nn.BatchNorm1d(width) if self.is_residual and has_output else None
+        self.norm = nn.ModuleList(norm(width) for _ in range(depth))
+        self.end = norm(width) if self.is_residual and has_output else None
         self.output = nn.Linear(width, networks.CLASSES) if has_output else None
 
     def forward(self, x):
@@ -61,7 +62,7 @@ class Mlp(nn.Module):
         for name, layer in layers:
             yield from linear_parts(name, layer) if layer is not None else []
         for name, norm in norms:
-            if isinstance(norm, nn.BatchNorm1d):
+            if isinstance(norm, (nn.BatchNorm1d, nn.LayerNorm)):
                 yield f"{name}.gamma", norm.weight, whole
                 yield f"{name}.beta", norm.bias, whole
 

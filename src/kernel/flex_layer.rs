@@ -1,7 +1,7 @@
-//! Activation functions and batch norm on the CPU, without tensors in between.
+//! Activation functions, batch norm and layer norm on the CPU, without tensors in between.
 //!
-//! Rows are examples, so that the inner loops run over units, which lie side by side. Statistics are taken of pieces of so many rows and
-//! put together in their order: they do not depend on the number of threads.
+//! Rows are examples, so that the inner loops run over units, which lie side by side. What is summed up over rows is taken of pieces of so
+//! many of them and put together in their order: it does not depend on the number of threads.
 
 // A function that is not inlined into one with a target feature does without it.
 #![allow(clippy::inline_always)]
@@ -13,7 +13,8 @@ use multiversion::multiversion;
 
 use super::Activated;
 use super::elementwise::Vectorized;
-use super::layer::NormForm;
+use super::flex_rows::{Rows, Standard, standard};
+use super::layer::{NormAxis, NormForm};
 use super::number::Number;
 use super::{pool, team};
 use crate::config::Kernels;
@@ -97,8 +98,9 @@ fn derive<T: Vectorized>(y: &Primitive, gradient: Primitive, function: Activated
     gradient
 }
 
-/// Batch norm of a matrix, for which there is a fused form.
+/// A normalization of a matrix, for which there is a fused form.
 struct Shape {
+    axis: NormAxis,
     seeds: usize,
     /// Rows of each seed.
     rows: usize,
@@ -108,9 +110,10 @@ struct Shape {
 impl Shape {
     fn of(x: &Primitive, axes: &[usize], form: NormForm) -> Option<Self> {
         let shape = x.shape();
-        let is_fused = form.kernels == Kernels::Fused && shape.num_dims() == 2 && axes == [0];
+        let axis = NormAxis::of_matrix(axes)?;
+        let is_fused = form.kernels == Kernels::Fused && shape.num_dims() == 2;
         let dims = is_fused.then(|| [shape[0], shape[1]]).filter(|dims| !dims.contains(&0));
-        dims.map(|[rows, units]| Self { seeds: form.seeds, rows: rows / form.seeds, units })
+        dims.map(|[rows, units]| Self { axis, seeds: form.seeds, rows: rows / form.seeds, units })
     }
 
     /// Pieces of the rows of a seed.
@@ -143,19 +146,9 @@ impl Shape {
     }
 }
 
-/// Mean and variance of every column; `None` where the stock form must do it.
-pub fn moments(x: &Primitive, axes: &[usize], form: NormForm) -> Option<(Primitive, Primitive)> {
-    let shape = Shape::of(x, axes, form)?;
-    let x = contiguous(x);
-    match x.dtype() {
-        DType::F32 => Some(column_moments::<f32>(x.as_slice()?, &shape)),
-        DType::F64 => Some(column_moments::<f64>(x.as_slice()?, &shape)),
-        _ => None,
-    }
-}
-
-fn column_moments<T: Columns>(x: &[T], shape: &Shape) -> (Primitive, Primitive) {
-    let Shape { seeds, rows, units } = *shape;
+/// Mean and variance of every column.
+fn column_moments<T: Columns>(x: &[T], shape: &Shape) -> [Vec<T>; 2] {
+    let Shape { seeds, rows, units, .. } = *shape;
     // Mean and sum of squared distances from it, of every piece.
     let mut parts = vec![T::default(); seeds * shape.pieces() * 2 * units];
     let work = shape.cut(x).zip(parts.chunks_exact_mut(2 * units));
@@ -168,7 +161,7 @@ fn column_moments<T: Columns>(x: &[T], shape: &Shape) -> (Primitive, Primitive) 
     for (parts, (mean, variance)) in parts.chunks_exact(shape.pieces() * 2 * units).zip(outputs) {
         merge_moments(parts.chunks_exact(2 * units), rows, mean, variance);
     }
-    (tensor(mean, [seeds, units]), tensor(variance, [seeds, units]))
+    [mean, variance]
 }
 
 /// The moments of so many rows from those of pieces, [`ROWS`] of them each but the last one, in their order.
@@ -187,8 +180,12 @@ pub(super) fn merge_moments<'a, T: Columns>(
     variance.iter_mut().for_each(|sum| *sum = *sum / T::from_f64(rows as f64));
 }
 
-/// `phi(gamma (x - mean) / deviation + beta)`
-pub fn normalized(tensors: [&Primitive; 5], axes: &[usize], form: NormForm) -> Option<Primitive> {
+/// `phi(gamma (x - mean) / deviation + beta)` of x, gamma and beta, the mean and the variance; `None` where the stock form must do it.
+pub fn normalized(
+    tensors: [&Primitive; 3],
+    axes: &[usize],
+    form: NormForm,
+) -> Option<(Primitive, Primitive, Primitive)> {
     let shape = Shape::of(tensors[0], axes, form)?;
     match tensors[0].dtype() {
         DType::F32 => normalize::<f32>(tensors, &shape, form),
@@ -198,25 +195,55 @@ pub fn normalized(tensors: [&Primitive; 5], axes: &[usize], form: NormForm) -> O
 }
 
 fn normalize<T: Columns>(
-    [x, gamma, beta, mean, deviation]: [&Primitive; 5],
+    [x, gamma, beta]: [&Primitive; 3],
     shape: &Shape,
     form: NormForm,
-) -> Option<Primitive> {
+) -> Option<(Primitive, Primitive, Primitive)> {
     let x = contiguous(x);
     let x = x.as_slice::<T>()?;
     let [gamma, beta] = [gamma.as_slice::<T>()?, beta.as_slice::<T>()?];
-    let [mean, deviation] = [mean.as_slice::<T>()?, deviation.as_slice::<T>()?];
-    let factor: Vec<T> = gamma.iter().zip(deviation).map(|(gamma, deviation)| *gamma / *deviation).collect();
+    let epsilon = T::from_f64(form.epsilon);
     let mut output = pool::take::<T>(x.len());
     let work = shape.cut(x).zip(shape.cut_mut(&mut output));
-    shape.each(work.collect(), |((seed, rows), (_, output))| {
-        let [mean, factor, beta] = [mean, &factor, beta].map(|numbers| shape.of_seed(numbers, seed));
-        T::scale_rows(rows, [mean, factor, beta], output);
+    let activate = |output: &mut [T]| {
         if let Some(function) = form.function {
             T::apply(function.into(), T::default(), output);
         }
-    });
-    Some(tensor(output, [shape.seeds * shape.rows, shape.units]))
+    };
+    let ([mean, variance], dims) = match shape.axis {
+        NormAxis::Batch => {
+            let [mean, variance] = column_moments(x, shape);
+            let deviation = |variance: &T| (*variance + epsilon).sqrt();
+            let factor = gamma.iter().zip(&variance).map(|(gamma, variance)| *gamma / deviation(variance));
+            let factor: Vec<T> = factor.collect();
+            shape.each(work.collect(), |((seed, rows), (_, output))| {
+                let [mean, factor, beta] = [&mean, &factor, beta].map(|numbers| shape.of_seed(numbers, seed));
+                T::scale_rows(rows, [mean, factor, beta], output);
+                activate(output);
+            });
+            ([mean, variance], [shape.seeds, shape.units])
+        }
+        NormAxis::Units => {
+            let mut moments = vec![[T::default(); 2]; shape.seeds * shape.rows];
+            let of_pieces = moments.chunks_exact_mut(shape.rows).flat_map(|moments| moments.chunks_mut(ROWS));
+            shape.each(work.zip(of_pieces).collect(), |(((seed, rows), (_, output)), moments)| {
+                T::row_moments(rows, shape.units, moments);
+                let vectors = [gamma, beta].map(|numbers| shape.of_seed(numbers, seed));
+                T::standardize(rows, &standards(moments, epsilon)[..moments.len()], vectors, output);
+                activate(output);
+            });
+            let moment = |place: usize| moments.iter().map(|moments| moments[place]).collect();
+            ([moment(0), moment(1)], [shape.seeds * shape.rows, 1])
+        }
+    };
+    Some((tensor(output, [shape.seeds * shape.rows, shape.units]), tensor(mean, dims), tensor(variance, dims)))
+}
+
+/// What a piece of rows with these moments is normalized with.
+fn standards<T: Number>(moments: &[[T; 2]], epsilon: T) -> [Standard<T>; ROWS] {
+    let mut standards = [[T::default(); 2]; ROWS];
+    standards.iter_mut().zip(moments).for_each(|(found, moments)| *found = standard(*moments, epsilon));
+    standards
 }
 
 /// The gradients with respect to x, gamma and beta; `Err` gives the gradient back where the stock form must do it.
@@ -234,42 +261,61 @@ pub fn normalized_backward(
 }
 
 fn input_gradients<T: Columns>(
-    [x, gamma, mean, deviation, y]: [&Primitive; 5],
+    [x, gamma, mean, variance, y]: [&Primitive; 5],
     gradient: Primitive,
     shape: &Shape,
     form: NormForm,
 ) -> Result<(Primitive, Primitive, Primitive), Primitive> {
     let (x, y) = (contiguous(x), contiguous(y));
-    let numbers = [&x, &y, gamma, mean, deviation].map(|tensor| tensor.as_slice::<T>());
-    let [Some(x), Some(y), Some(gamma), Some(mean), Some(deviation)] = numbers else {
+    let numbers = [&x, &y, gamma, mean, variance].map(|tensor| tensor.as_slice::<T>());
+    let [Some(x), Some(y), Some(gamma), Some(mean), Some(variance)] = numbers else {
         return Err(gradient);
     };
-    let Shape { seeds, rows, units } = *shape;
+    let Shape { axis, seeds, rows, units } = *shape;
     let mut gradient = owned::<T>(gradient);
-    let inverse: Vec<T> = deviation.iter().map(|deviation| T::from_f64(1.0) / *deviation).collect();
+    let moments = mean.iter().zip(variance).map(|(mean, variance)| [*mean, *variance]);
+    let standards: Vec<Standard<T>> = moments.map(|moments| standard(moments, T::from_f64(form.epsilon))).collect();
+    let inverse: Vec<T> = standards.iter().map(|[_, inverse]| *inverse).collect();
     // The gradients with respect to gamma and beta, of every piece.
     let mut parts = vec![T::default(); seeds * shape.pieces() * 2 * units];
     let elements: &mut [T] = gradient.storage_mut();
-    let work = shape.cut(x).zip(shape.cut(y)).zip(shape.cut_mut(elements)).zip(parts.chunks_exact_mut(2 * units));
-    shape.each(work.collect(), |((((seed, x), (_, y)), (_, gradient)), part)| {
+    let pieces = shape.cut(x).zip(shape.cut(y)).zip(shape.cut_mut(elements)).zip(parts.chunks_exact_mut(2 * units));
+    let derive = |y: &[T], gradient: &mut [T]| {
         if let Some(function) = form.function {
             T::derive(function.into(), T::default(), y, gradient);
         }
-        let [mean, inverse] = [mean, &inverse].map(|numbers| shape.of_seed(numbers, seed));
-        let (of_gamma, of_beta) = part.split_at_mut(units);
-        T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
-    });
+    };
+    match axis {
+        NormAxis::Batch => shape.each(pieces.collect(), |((((seed, x), (_, y)), (_, gradient)), part)| {
+            derive(y, gradient);
+            let [mean, inverse] = [mean, &inverse].map(|numbers| shape.of_seed(numbers, seed));
+            let (of_gamma, of_beta) = part.split_at_mut(units);
+            T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
+        }),
+        NormAxis::Units => {
+            let standards = standards.chunks_exact(rows).flat_map(|standards| standards.chunks(ROWS));
+            let work = pieces.zip(standards);
+            shape.each(work.collect(), |(((((seed, x), (_, y)), (_, gradient)), part), standards)| {
+                derive(y, gradient);
+                let (of_gamma, of_beta) = part.split_at_mut(units);
+                let gamma = shape.of_seed(gamma, seed);
+                T::standardize_backward(x, standards, gamma, gradient, [of_gamma, of_beta]);
+            });
+        }
+    }
     let (mut of_gamma, mut of_beta) = (pool::zeros::<T>(seeds * units), pool::zeros::<T>(seeds * units));
     let sums = of_gamma.chunks_exact_mut(units).zip(of_beta.chunks_exact_mut(units));
     for (parts, (of_gamma, of_beta)) in parts.chunks_exact(shape.pieces() * 2 * units).zip(sums) {
         merge_gradients(parts, of_gamma, of_beta);
     }
-    let [factor, offset, slope] = derivative(rows, [gamma, &inverse, &of_gamma, &of_beta]);
-    let work = shape.cut(x).zip(shape.cut_mut(gradient.storage_mut::<T>()));
-    shape.each(work.collect(), |((seed, x), (_, gradient))| {
-        let columns = [mean, &factor, &offset, &slope].map(|numbers| shape.of_seed(numbers, seed));
-        T::differentiate_rows(x, columns, gradient);
-    });
+    if axis == NormAxis::Batch {
+        let [factor, offset, slope] = derivative(rows, [gamma, &inverse, &of_gamma, &of_beta]);
+        let work = shape.cut(x).zip(shape.cut_mut(gradient.storage_mut::<T>()));
+        shape.each(work.collect(), |((seed, x), (_, gradient))| {
+            let columns = [mean, &factor, &offset, &slope].map(|numbers| shape.of_seed(numbers, seed));
+            T::differentiate_rows(x, columns, gradient);
+        });
+    }
     Ok((gradient, tensor(of_gamma, [seeds * units]), tensor(of_beta, [seeds * units])))
 }
 
@@ -282,7 +328,7 @@ pub(super) fn merge_gradients<T: Columns>(parts: &[T], of_gamma: &mut [T], of_be
     }
 }
 
-/// The gradient with respect to the input of a normalization over so many rows is `gradient x factor - offset - (x - mean) x slope`: these
+/// The gradient with respect to the input of batch norm over so many rows is `gradient x factor - offset - (x - mean) x slope`: these
 /// three, from gamma, the inverse of the deviation and the gradients with respect to gamma and beta.
 pub(super) fn derivative<T: Columns>(rows: usize, [gamma, inverse, of_gamma, of_beta]: [&[T]; 4]) -> [Vec<T>; 3] {
     let share = T::from_f64(1.0 / rows as f64);
@@ -294,7 +340,7 @@ pub(super) fn derivative<T: Columns>(rows: usize, [gamma, inverse, of_gamma, of_
 }
 
 /// A number with loops over rows in vector instructions.
-pub(super) trait Columns: Vectorized {
+pub(super) trait Columns: Rows {
     /// The mean of each column and the sum of squared distances from it.
     fn moments(rows: &[Self], mean: &mut [Self], squares: &mut [Self]);
     /// Takes the moments of `count` more rows into those of so many before (Chan, Golub and `LeVeque` 1979).

@@ -10,7 +10,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Shape, Tensor};
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
@@ -30,9 +30,35 @@ pub enum Activated {
     Relu,
 }
 
+/// What the moments of a normalization are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NormAxis {
+    /// The examples, for each unit: batch norm.
+    Batch,
+    /// The units, for each example: layer norm.
+    Units,
+}
+
+impl NormAxis {
+    /// The place of the axis in a matrix.
+    pub(super) fn place(self) -> usize {
+        match self {
+            Self::Batch => 0,
+            Self::Units => 1,
+        }
+    }
+
+    /// The only one of the axes of a matrix.
+    pub(super) fn of_matrix(axes: &[usize]) -> Option<Self> {
+        [Self::Batch, Self::Units].into_iter().find(|axis| axes == [axis.place()])
+    }
+}
+
 /// How a tensor is normalized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormForm {
+    /// What is added to the variance.
+    pub epsilon: f64,
     /// What is applied to the normalized tensor.
     pub function: Option<Activated>,
     /// The networks that lie one below the other.
@@ -72,24 +98,16 @@ pub trait LayerOps: Backend {
         stock_activated_backward::<Self>(y, gradient, function)
     }
 
-    /// The mean and the variance of x over some axes, which keep the length 1; that of the rows keeps one for each seed.
-    fn moments(x: FloatTensor<Self>, axes: Vec<usize>, form: NormForm) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        stock_moments::<Self>(x, &axes, form.seeds)
-    }
-
-    /// `phi(gamma (x - mean) / deviation + beta)`. The mean and the deviation, sqrt(variance + epsilon), are those of x itself over
-    /// the axes: the backward pass knows that they depend on x.
+    /// `phi(gamma (x - mean) / sqrt(variance + epsilon) + beta)`, and the mean and the variance of x over the axes, which keep the length 1;
+    /// that of the rows keeps one for each seed. The backward pass knows that they depend on x.
     fn normalized(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        mean: FloatTensor<Self>,
-        deviation: FloatTensor<Self>,
         axes: Vec<usize>,
         form: NormForm,
-    ) -> FloatTensor<Self> {
-        let _ = axes;
-        stock_normalized::<Self>(x, gamma, beta, mean, deviation, form)
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        stock_normalized::<Self>(x, gamma, beta, &axes, form)
     }
 
     /// The gradients of [`LayerOps::normalized`], whose value is y, with respect to x, gamma and beta (Ioffe and Szegedy 2015,
@@ -98,13 +116,13 @@ pub trait LayerOps: Backend {
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         mean: FloatTensor<Self>,
-        deviation: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
         y: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         axes: Vec<usize>,
         form: NormForm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        stock_normalized_backward::<Self>([x, gamma, mean, deviation, y], gradient, &axes, form)
+        stock_normalized_backward::<Self>([x, gamma, mean, variance, y], gradient, &axes, form)
     }
 }
 
@@ -147,22 +165,28 @@ fn stock_normalized<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
     beta: FloatTensor<B>,
-    mean: FloatTensor<B>,
-    deviation: FloatTensor<B>,
+    axes: &[usize],
     form: NormForm,
-) -> FloatTensor<B> {
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (rank, seeds) = (x.rank(), form.seeds);
-    let [x, mean, deviation] = [x, mean, deviation].map(|tensor| by_seed::<B>(tensor, seeds));
+    let (mean, variance) = stock_moments::<B>(x.clone(), axes, seeds);
     let [gamma, beta] = [gamma, beta].map(|vector| by_seed_and_unit::<B>(vector, rank, seeds));
-    let z = joined::<B>(B::float_add(B::float_mul(standardized::<B>(x, mean, deviation), gamma), beta), seeds);
-    match form.function {
+    let [x, of_x, around] = [x, mean.clone(), variance.clone()].map(|tensor| by_seed::<B>(tensor, seeds));
+    let standard = standardized::<B>(x, of_x, deviation::<B>(around, form.epsilon));
+    let z = joined::<B>(B::float_add(B::float_mul(standard, gamma), beta), seeds);
+    let y = match form.function {
         Some(function) => stock_activated::<B>(z, function),
         None => z,
-    }
+    };
+    (y, mean, variance)
+}
+
+fn deviation<B: Backend>(variance: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
+    B::float_sqrt(B::float_add_scalar(variance, epsilon.into()))
 }
 
 fn stock_normalized_backward<B: Backend>(
-    [x, gamma, mean, deviation, y]: [FloatTensor<B>; 5],
+    [x, gamma, mean, variance, y]: [FloatTensor<B>; 5],
     gradient: FloatTensor<B>,
     axes: &[usize],
     form: NormForm,
@@ -173,8 +197,8 @@ fn stock_normalized_backward<B: Backend>(
         None => gradient,
     };
     let gamma = by_seed_and_unit::<B>(gamma, x.rank(), seeds);
-    let [x, mean, deviation, gradient] = [x, mean, deviation, gradient].map(|tensor| by_seed::<B>(tensor, seeds));
-    let axes = behind_seeds(axes, seeds);
+    let [x, mean, variance, gradient] = [x, mean, variance, gradient].map(|tensor| by_seed::<B>(tensor, seeds));
+    let (axes, deviation) = (behind_seeds(axes, seeds), deviation::<B>(variance, form.epsilon));
     let standard = standardized::<B>(x, mean, deviation.clone());
     let of_gamma = sum_by_seed_and_unit::<B>(B::float_mul(gradient.clone(), standard.clone()), seeds);
     let of_beta = sum_by_seed_and_unit::<B>(gradient.clone(), seeds);
@@ -271,36 +295,30 @@ impl LayerOps for burn::backend::Flex {
             .unwrap_or_else(|gradient| stock_activated_backward::<Self>(y, gradient, function))
     }
 
-    fn moments(x: FloatTensor<Self>, axes: Vec<usize>, form: NormForm) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        flex_layer::moments(&x, &axes, form).unwrap_or_else(|| stock_moments::<Self>(x, &axes, form.seeds))
-    }
-
     fn normalized(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        mean: FloatTensor<Self>,
-        deviation: FloatTensor<Self>,
         axes: Vec<usize>,
         form: NormForm,
-    ) -> FloatTensor<Self> {
-        flex_layer::normalized([&x, &gamma, &beta, &mean, &deviation], &axes, form)
-            .unwrap_or_else(|| stock_normalized::<Self>(x, gamma, beta, mean, deviation, form))
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        flex_layer::normalized([&x, &gamma, &beta], &axes, form)
+            .unwrap_or_else(|| stock_normalized::<Self>(x, gamma, beta, &axes, form))
     }
 
     fn normalized_backward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         mean: FloatTensor<Self>,
-        deviation: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
         y: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         axes: Vec<usize>,
         form: NormForm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        match flex_layer::normalized_backward([&x, &gamma, &mean, &deviation, &y], gradient, &axes, form) {
+        match flex_layer::normalized_backward([&x, &gamma, &mean, &variance, &y], gradient, &axes, form) {
             Ok(gradients) => gradients,
-            Err(gradient) => stock_normalized_backward::<Self>([x, gamma, mean, deviation, y], gradient, &axes, form),
+            Err(gradient) => stock_normalized_backward::<Self>([x, gamma, mean, variance, y], gradient, &axes, form),
         }
     }
 }
@@ -311,27 +329,30 @@ impl LayerOps for burn::backend::NdArray {}
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 #[allow(clippy::too_many_arguments)] // As in the trait.
 impl LayerOps for cube::Fused {
-    fn moments(x: FloatTensor<Self>, axes: Vec<usize>, form: NormForm) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let fused = if form.kernels == Kernels::Fused { cube::moments(&x, &axes, form) } else { None };
-        fused.unwrap_or_else(|| stock_moments::<Self>(x, &axes, form.seeds))
+    fn normalized(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        axes: Vec<usize>,
+        form: NormForm,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        cube::normalized([&x, &gamma, &beta], &axes, form)
+            .unwrap_or_else(|| stock_normalized::<Self>(x, gamma, beta, &axes, form))
     }
 
     fn normalized_backward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         mean: FloatTensor<Self>,
-        deviation: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
         y: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         axes: Vec<usize>,
         form: NormForm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let saved = [x, gamma, mean, deviation, y];
-        let fused = match form.kernels {
-            Kernels::Fused => cube::normalized_backward(&saved, &gradient, &axes, form),
-            Kernels::Stock => None,
-        };
-        fused.unwrap_or_else(|| stock_normalized_backward::<Self>(saved, gradient, &axes, form))
+        let saved = [x, gamma, mean, variance, y];
+        cube::normalized_backward(&saved, &gradient, &axes, form)
+            .unwrap_or_else(|| stock_normalized_backward::<Self>(saved, gradient, &axes, form))
     }
 }
 
@@ -358,8 +379,8 @@ impl<B: LayerOps> Backward<B, 3> for Normalization {
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
-        let ([x, gamma, mean, deviation, y], axes, form) = ops.state;
-        let (of_x, of_gamma, of_beta) = B::normalized_backward(x, gamma, mean, deviation, y, gradient, axes, form);
+        let ([x, gamma, mean, variance, y], axes, form) = ops.state;
+        let (of_x, of_gamma, of_beta) = B::normalized_backward(x, gamma, mean, variance, y, gradient, axes, form);
         for (node, gradient) in ops.parents.iter().zip([of_x, of_gamma, of_beta]) {
             if let Some(node) = node {
                 gradients.register::<B>(node.id, gradient);
@@ -382,19 +403,19 @@ impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        mean: FloatTensor<Self>,
-        deviation: FloatTensor<Self>,
         axes: Vec<usize>,
         form: NormForm,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let prepared = Normalization.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful();
         let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
-        let (mean, deviation) = (mean.into_primitive(), deviation.into_primitive());
-        let y = B::normalized(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), axes.clone(), form);
-        match prepared {
-            OpsKind::Tracked(prepared) => prepared.finish(([x, gamma, mean, deviation, y.clone()], axes, form), y),
+        let (y, mean, variance) = B::normalized(x.clone(), gamma.clone(), beta, axes.clone(), form);
+        let moments = [&mean, &variance].map(|moment| Self::from_inner(moment.clone()));
+        let y = match prepared {
+            OpsKind::Tracked(prepared) => prepared.finish(([x, gamma, mean, variance, y.clone()], axes, form), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        };
+        let [mean, variance] = moments;
+        (y, mean, variance)
     }
 }
 
@@ -426,27 +447,16 @@ pub fn normalize<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
     beta: Tensor<1>,
-    epsilon: f64,
     axes: Vec<usize>,
     form: NormForm,
 ) -> Normalized<D> {
-    let is_tracked = x.is_autodiff();
-    let plain = if is_tracked { x.clone().inner() } else { x.clone() };
-    let (mean, variance) = Dispatch::moments(plain.into_dispatch(), axes.clone(), form);
-    let (mean, variance) = (Tensor::<D>::from_dispatch(mean), Tensor::<D>::from_dispatch(variance));
-    // The statistics enter the graph as constants: the backward pass of the operation accounts for them.
-    let constant = |tensor: Tensor<D>| if is_tracked { Tensor::from_inner(tensor) } else { tensor };
-    let (mean_in, deviation_in) = (constant(mean.clone()), constant((variance.clone() + epsilon).sqrt()));
-    let output = Dispatch::normalized(
-        x.into_dispatch(),
-        gamma.into_dispatch(),
-        beta.into_dispatch(),
-        mean_in.into_dispatch(),
-        deviation_in.into_dispatch(),
-        axes,
-        form,
-    );
-    Normalized { output: Tensor::from_dispatch(output), mean, variance }
+    let (output, mean, variance) =
+        Dispatch::normalized(x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch(), axes, form);
+    let constant = |moment| {
+        let moment = Tensor::<D>::from_dispatch(moment);
+        if moment.is_autodiff() { moment.inner() } else { moment }
+    };
+    Normalized { output: Tensor::from_dispatch(output), mean: constant(mean), variance: constant(variance) }
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -476,24 +486,20 @@ mod tests {
     }
 
     #[test]
-    fn fused_and_stock_batch_norm_agree() {
-        for (seeds, rows, units) in [(1, 13, 37), (1, 64, 16), (3, 33, 5), (2, 70, 130)] {
+    fn fused_and_stock_normalizations_agree() {
+        let sizes = [(1, 13, 37), (1, 64, 16), (3, 33, 5), (2, 70, 130)];
+        for (axes, (seeds, rows, units)) in [[0], [1]].into_iter().flat_map(|axes| sizes.map(|size| (axes, size))) {
             for function in [None, Some(Activated::Sigmoid), Some(Activated::Tanh), Some(Activated::Relu)] {
-                let form = NormForm { function, seeds, kernels: Kernels::Fused };
+                let form = NormForm { epsilon: 1e-3, function, seeds, kernels: Kernels::Fused };
                 let (x, gradient) = (primitive(3, seeds * rows, units), primitive(8, seeds * rows, units));
                 let vector = |seed| as_vector(&primitive(seed, seeds, units));
                 let (gamma, beta) = (vector(5), vector(6));
-                let axes = [0];
-                let (mean, variance) = stock_moments::<Flex>(x.clone(), &axes, seeds);
-                let (fused_mean, fused_variance) = flex_layer::moments(&x, &axes, form).expect("a matrix");
-                assert_close(fused_mean, mean.clone());
-                assert_close(fused_variance, variance.clone());
-                let deviation = Tensor::<2>::from_data(variance.into_data(), &Device::flex()).sqrt().into_data();
-                let deviation = Primitive::from_data(deviation);
-                let fused = flex_layer::normalized([&x, &gamma, &beta, &mean, &deviation], &axes, form);
-                let y = stock_normalized::<Flex>(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), form);
-                assert_close(fused.expect("a matrix"), y.clone());
-                let tensors = [&x, &gamma, &mean, &deviation, &y];
+                let fused = flex_layer::normalized([&x, &gamma, &beta], &axes, form).expect("a matrix");
+                let (y, mean, variance) = stock_normalized::<Flex>(x.clone(), gamma.clone(), beta, &axes, form);
+                assert_close(fused.0, y.clone());
+                assert_close(fused.1, mean.clone());
+                assert_close(fused.2, variance.clone());
+                let tensors = [&x, &gamma, &mean, &variance, &y];
                 let fused = flex_layer::normalized_backward(tensors, gradient.clone(), &axes, form).expect("a matrix");
                 let stock = stock_normalized_backward::<Flex>(tensors.map(Clone::clone), gradient, &axes, form);
                 assert_close(fused.0, stock.0);
@@ -512,11 +518,13 @@ mod tests {
     fn parts_of_tensors_are_read_and_nothing_beside_them() {
         let whole = |tensor: Tensor<2>| Tensor::<2>::from_data(tensor.into_data(), &Device::flex());
         let vector = |seed| Tensor::<1>::from_data(as_vector(&primitive(seed, 1, 6)).into_data(), &Device::flex());
-        let of = |x: Tensor<2>| normalize(x, vector(1), vector(2), 1e-3, vec![0], form(1));
-        let (part, copy) = (of(view(3)), of(whole(view(3))));
-        assert_equal(part.output, copy.output);
-        assert_equal(part.mean, copy.mean);
-        assert_equal(part.variance, copy.variance);
+        for axis in [0, 1] {
+            let of = |x: Tensor<2>| normalize(x, vector(1), vector(2), vec![axis], form(1));
+            let (part, copy) = (of(view(3)), of(whole(view(3))));
+            assert_equal(part.output, copy.output);
+            assert_equal(part.mean, copy.mean);
+            assert_equal(part.variance, copy.variance);
+        }
         let act = |x: Tensor<2>| activated(x, Activated::Tanh, Kernels::Fused);
         assert_equal(act(view(3)), act(whole(view(3))));
         let weight = || Tensor::<2>::from_data(primitive(4, 40, 7).into_data(), &Device::flex()).slice(s![5..11, ..]);
@@ -532,7 +540,7 @@ mod tests {
     }
 
     fn form(seeds: usize) -> NormForm {
-        NormForm { function: None, seeds, kernels: Kernels::Fused }
+        NormForm { epsilon: 1e-3, function: None, seeds, kernels: Kernels::Fused }
     }
 
     fn as_vector(row: &Primitive) -> Primitive {
@@ -552,7 +560,7 @@ mod tests {
             let leaves = [leaf(1, 9, 6), leaf(2, 6, 7), leaf(3, 1, 7), leaf(4, 1, 7), leaf(5, 1, 7)];
             let [input, weight, bias, gamma, beta] = leaves.clone();
             let sum = affine(input, weight, Some(bias.reshape([7])), 1, Kernels::Fused);
-            let y = normalize(sum, gamma.reshape([7]), beta.reshape([7]), 1e-3, axes.clone(), form(1)).output;
+            let y = normalize(sum, gamma.reshape([7]), beta.reshape([7]), axes.clone(), form(1)).output;
             let y = activated(y, Activated::Tanh, Kernels::Fused)
                 + activated(leaves[0].clone(), Activated::Sigmoid, Kernels::Fused).sum().unsqueeze();
             let fused = (y.clone() * y).sum();
@@ -590,7 +598,7 @@ mod tests {
             let [x, weight, bias, gamma, beta] = leaves;
             let bias = has_bias.then(|| bias.reshape([-1]));
             let z = affine(x, weight, bias, seeds, Kernels::Fused);
-            normalize(z, gamma.reshape([-1]), beta.reshape([-1]), 1e-3, axes, form(seeds))
+            normalize(z, gamma.reshape([-1]), beta.reshape([-1]), axes, form(seeds))
         };
         for (has_bias, axes) in [(true, vec![0]), (true, vec![1]), (false, vec![1])] {
             let together = leaves.clone().map(Tensor::require_grad);
@@ -629,45 +637,59 @@ mod gpu_tests {
     use burn::backend::ops::FloatTensorOps;
 
     use super::*;
-    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive, values};
+    use crate::kernel::cube::{Fused, adapter_for_tests, assert_close, primitive};
 
     /// With widths that are no multiple of a workgroup's, more rows than it has threads for and fewer.
     #[test]
-    fn one_launch_and_the_single_operations_agree_on_moments_and_gradients_of_batch_norm() {
+    fn one_launch_and_the_single_operations_agree_on_normalizations_and_their_gradients() {
         let Some(device) = adapter_for_tests() else { return };
         let functions = [None, Some(Activated::Relu), Some(Activated::Tanh), Some(Activated::Sigmoid)];
-        for (rows, units, seeds) in [(9, 1, 1), (67, 33, 1), (5, 64, 3), (300, 7, 2)] {
+        let sizes = [(9, 1, 1), (67, 33, 1), (5, 64, 3), (300, 7, 2)];
+        let cases = sizes.into_iter().flat_map(|size| [(size, [0]), (size, [1])]);
+        for ((rows, units, seeds), axes) in cases {
             for function in functions {
-                let what = format!("{rows} x {units}, {seeds} seeds, {function:?}");
-                let form = NormForm { function, seeds, kernels: Kernels::Fused };
+                let what = format!("{rows} x {units}, {seeds} seeds, over {axes:?}, {function:?}");
+                let form = NormForm { epsilon: 1e-5, function, seeds, kernels: Kernels::Fused };
                 let vector = |seed| {
                     Fused::float_reshape(primitive(seed, [1, seeds * units], 1.0, &device), Shape::new([seeds * units]))
                 };
-                // Far from 0: a mean of squares would lose the variance.
-                let x = Fused::float_add_scalar(primitive(1, [seeds * rows, units], 1.0, &device), 20.0.into());
+                let x = primitive(1, [seeds * rows, units], 1.0, &device);
                 let (gamma, beta) = (vector(2), vector(3));
-                let (mean, variance) = cube::moments(&x, &[0], form).expect("batch norm");
-                let (stock_mean, stock_variance) = stock_moments::<Fused>(x.clone(), &[0], seeds);
-                assert_close(mean.clone(), stock_mean, &what);
-                assert_close(variance.clone(), stock_variance, &what);
-                let deviation = Fused::float_sqrt(Fused::float_add_scalar(variance, 1e-5.into()));
-                let y =
-                    stock_normalized::<Fused>(x.clone(), gamma.clone(), beta, mean.clone(), deviation.clone(), form);
-                let saved = [x, gamma, mean, deviation, y];
+                // Far from 0 a mean of squares would lose the variance; the mean has fewer digits there itself.
+                let far = Fused::float_add_scalar(x.clone(), 20.0.into());
+                let fused = cube::normalized([&far, &gamma, &beta], &axes, form).expect("a matrix");
+                let stock = stock_normalized::<Fused>(far, gamma.clone(), beta.clone(), &axes, form);
+                assert_close(fused.1, stock.1, &what);
+                assert_close(fused.2, stock.2, &what);
+                let fused = cube::normalized([&x, &gamma, &beta], &axes, form).expect("a matrix");
+                let (y, mean, variance) = stock_normalized::<Fused>(x.clone(), gamma.clone(), beta, &axes, form);
+                assert_close(fused.0, y.clone(), &what);
+                assert_close(fused.2, variance.clone(), &what);
+                let saved = [x, gamma, mean, variance, y];
                 let gradient = primitive(4, [seeds * rows, units], 1.0, &device);
-                let fused = cube::normalized_backward(&saved, &gradient, &[0], form).expect("batch norm");
-                let stock = stock_normalized_backward::<Fused>(saved, gradient, &[0], form);
+                let fused = cube::normalized_backward(&saved, &gradient, &axes, form).expect("a matrix");
+                let stock = stock_normalized_backward::<Fused>(saved, gradient, &axes, form);
                 assert_close(fused.0, stock.0, &what);
                 assert_close(fused.1, stock.1, &what);
                 assert_close(fused.2, stock.2, &what);
             }
         }
-        let form = NormForm { function: None, seeds: 1, kernels: Kernels::Fused };
-        // A long sum of equal numbers.
-        let equal = Fused::float_add_scalar(primitive(1, [65_536, 2], 0.0, &device), 0.1.into());
-        let (mean, variance) = cube::moments(&equal, &[0], form).expect("batch norm");
-        assert!(values(mean).iter().all(|mean| (mean / 0.1 - 1.0).abs() < 2e-6));
-        assert!(values(variance).iter().all(|variance| *variance < 1e-12));
-        assert!(cube::moments(&primitive(1, [4, 4], 1.0, &device), &[1], form).is_none(), "layer norm");
+    }
+
+    /// What the kernels are not for.
+    #[test]
+    fn images_long_batches_and_stock_kernels_take_the_single_operations() {
+        let Some(device) = adapter_for_tests() else { return };
+        let form = NormForm { epsilon: 1e-5, function: None, seeds: 1, kernels: Kernels::Fused };
+        let vector = || Fused::float_reshape(primitive(2, [1, 2], 1.0, &device), Shape::new([2]));
+        let has_kernel = |rows: usize, shape: &[usize], axes: &[usize], form: NormForm| {
+            let x = Fused::float_reshape(primitive(1, [rows, 2], 1.0, &device), Shape::from(shape.to_vec()));
+            cube::normalized([&x, &vector(), &vector()], axes, form).is_some()
+        };
+        assert!(has_kernel(512, &[512, 2], &[0], form));
+        assert!(!has_kernel(513, &[513, 2], &[0], form), "its units keep too few threads busy");
+        assert!(has_kernel(513, &[513, 2], &[1], form), "a row is a workgroup's affair");
+        assert!(!has_kernel(8, &[4, 2, 2], &[0, 2], form));
+        assert!(!has_kernel(8, &[8, 2], &[0], NormForm { kernels: Kernels::Stock, ..form }));
     }
 }

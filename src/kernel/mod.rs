@@ -28,6 +28,8 @@ mod flex_node;
 #[cfg(feature = "flex")]
 mod flex_recurrent;
 #[cfg(feature = "flex")]
+mod flex_rows;
+#[cfg(feature = "flex")]
 mod flex_stages;
 #[cfg(feature = "flex")]
 mod flex_update;
@@ -54,7 +56,7 @@ mod vector;
 
 pub use cross_entropy::{CostForm, CostOps, has_fused_cost, softmax_cross_entropy};
 pub use dense::{DenseCall, DenseForm, DenseOps, DenseParameters, Elementwise, WantedOfDense, affine, dense};
-pub use layer::{Activated, LayerOps, NormForm, Normalized, activated, normalize};
+pub use layer::{Activated, LayerOps, NormAxis, NormForm, Normalized, activated, normalize};
 pub use pieces::Pieces;
 pub use recurrent::{Form, Recurred, Recurrence, RecurrentOps, RecurrentParameters, WantedGradients, recurrent};
 pub use stages::{FoundDeltas, MOST_PARAMETERS, MOST_UNITS, Shortcut, Stage, StageLeft, Stages, StagesLeft, Watch};

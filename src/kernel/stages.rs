@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 use super::dense::{DenseForm, DenseParameters, Elementwise, dense, stock_elementwise};
 #[cfg(feature = "flex")]
 use super::flex_node;
-use super::layer::{Activated, NormForm, Normalized, normalize};
+use super::layer::{Activated, NormAxis, NormForm, Normalized, normalize};
 use super::summary::FlatParts;
 use crate::config::Kernels;
 
@@ -37,8 +37,10 @@ pub enum Stage {
         /// Whether there is a learned slope.
         has_slope: bool,
     },
-    /// `phi(gamma (x - mean) / sqrt(variance + epsilon) + beta)` with the moments of the batch. The parameters are gamma and beta.
+    /// `phi(gamma (x - mean) / sqrt(variance + epsilon) + beta)`. The parameters are gamma and beta.
     Norm {
+        /// What the moments are taken over.
+        axis: NormAxis,
         /// What is added to the variance.
         epsilon: f64,
         /// phi
@@ -101,7 +103,7 @@ pub struct StagesLeft {
 pub struct StageLeft {
     /// Its output, `[seeds x batch, units]`. In the graph is that of the last stage, and none of the others in the fused form.
     pub output: Tensor<2>,
-    /// Of a normalization, the mean and the variance of the batch, `[seeds, units]`, outside the graph.
+    /// Of batch norm, the mean and the variance of the batch, `[seeds, units]`, outside the graph.
     pub moments: Option<[Tensor<2>; 2]>,
     /// If it is watched: the four numbers of an [`ActivationSummary`](super::ActivationSummary) for each seed.
     pub activation: Option<Vec<f64>>,
@@ -132,8 +134,14 @@ impl Stages {
     /// # Shapes
     ///
     /// - gamma, beta: `[seeds x units]`
-    pub fn norm(&mut self, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64, function: Option<Activated>) {
-        self.stages.push(Stage::Norm { epsilon, function });
+    pub fn norm(
+        &mut self,
+        axis: NormAxis,
+        (gamma, beta): (Tensor<1>, Tensor<1>),
+        epsilon: f64,
+        function: Option<Activated>,
+    ) {
+        self.stages.push(Stage::Norm { axis, epsilon, function });
         self.parameters.extend([gamma.into_dispatch(), beta.into_dispatch()]);
     }
 
@@ -203,13 +211,13 @@ impl Stages {
                     let form = DenseForm { function, seeds, kernels };
                     dense(input, DenseParameters { weight, bias, slope }, None, form)
                 }
-                Stage::Norm { epsilon, function } => {
+                Stage::Norm { axis, epsilon, function } => {
                     let Some((gamma, beta)) = vector(true).zip(vector(true)) else {
                         break;
                     };
-                    let form = NormForm { function, seeds, kernels };
-                    let Normalized { output, mean, variance } = normalize(input, gamma, beta, epsilon, vec![0], form);
-                    moments = Some([mean, variance]);
+                    let form = NormForm { epsilon, function, seeds, kernels };
+                    let Normalized { output, mean, variance } = normalize(input, gamma, beta, vec![axis.place()], form);
+                    moments = (axis == NormAxis::Batch).then_some([mean, variance]);
                     output
                 }
                 Stage::Sum { shortcut, scale, function } => {
@@ -243,13 +251,15 @@ mod tests {
     enum Part {
         Dense(usize, Elementwise),
         NoBias(usize, Elementwise),
-        Norm(Option<Activated>),
+        Norm(NormAxis, Option<Activated>),
         Sum(Shortcut, f64, Elementwise),
     }
 
     use Part::{Dense, NoBias, Norm, Sum};
 
     const RELU: Elementwise = Elementwise::Relu;
+    const BATCH: NormAxis = NormAxis::Batch;
+    const UNITS: NormAxis = NormAxis::Units;
 
     /// Every kind of stage behind every other one.
     fn networks() -> Vec<Vec<Part>> {
@@ -260,34 +270,55 @@ mod tests {
         };
         let mut networks: Vec<Vec<Part>> = FUNCTIONS.map(after).to_vec();
         networks.extend([
-            vec![Norm(None)],
+            vec![Norm(BATCH, None)],
             vec![Sum(Shortcut::Input, 0.7, RELU)],
             vec![
                 Dense(33, identity),
-                Norm(Some(Activated::Tanh)),
+                Norm(BATCH, Some(Activated::Tanh)),
                 Dense(65, identity),
-                Norm(None),
+                Norm(BATCH, None),
                 Sum(Shortcut::None, 1.0, Elementwise::Gelu),
             ],
             // Blocks before whose sum there is a normalization, whose sum is activated, and one of two layers.
             vec![
                 Dense(20, identity),
-                Norm(Some(Activated::Relu)),
+                Norm(BATCH, Some(Activated::Relu)),
                 Dense(20, identity),
                 Sum(Shortcut::Output(0), 0.3, identity),
-                Norm(Some(Activated::Sigmoid)),
+                Norm(BATCH, Some(Activated::Sigmoid)),
                 Dense(20, identity),
                 Sum(Shortcut::Output(3), 1.0, identity),
-                Norm(Some(Activated::Relu)),
+                Norm(BATCH, Some(Activated::Relu)),
                 Dense(3, identity),
             ],
+            // Layer norm by itself, on both sides of batch norm and behind an activation function; within a block and at its end.
+            vec![Norm(UNITS, Some(Activated::Tanh))],
             vec![
-                Norm(None),
+                Dense(33, identity),
+                Norm(UNITS, Some(Activated::Relu)),
+                Dense(65, identity),
+                Norm(BATCH, None),
+                Norm(UNITS, None),
+                Dense(5, RELU),
+                Norm(UNITS, Some(Activated::Sigmoid)),
+            ],
+            vec![
+                Norm(UNITS, None),
+                Dense(16, RELU),
+                Dense(37, identity),
+                Norm(UNITS, None),
+                Sum(Shortcut::Input, 0.5, RELU),
+                Norm(UNITS, Some(Activated::Relu)),
+                Dense(37, identity),
+                Sum(Shortcut::Output(4), 1.0, identity),
+            ],
+            vec![
+                Norm(BATCH, None),
                 Dense(13, RELU),
                 Dense(37, Elementwise::Tanh),
                 Sum(Shortcut::Input, 2.0, RELU),
                 Dense(37, identity),
-                Norm(None),
+                Norm(BATCH, None),
                 Sum(Shortcut::Output(3), 1.0, RELU),
             ],
         ]);
@@ -329,7 +360,7 @@ mod tests {
                             leaves.push(draw(leaves.len() + 1, [1, seeds], 0.3));
                         }
                     }
-                    Norm(_) => {
+                    Norm(..) => {
                         leaves.push(draw(leaves.len() + 1, [1, seeds * units], 0.2) + 1.0);
                         leaves.push(draw(leaves.len() + 1, [1, seeds * units], 0.5));
                     }
@@ -358,9 +389,9 @@ mod tests {
                         let slope = vector(function == Elementwise::Prelu);
                         stages.dense(DenseParameters { weight, bias, slope }, function);
                     }
-                    Norm(function) => {
-                        let (gamma, beta) = (matrix().reshape([-1]), matrix().reshape([-1]));
-                        stages.norm(gamma, beta, 1e-3, function);
+                    Norm(axis, function) => {
+                        let vectors = (matrix().reshape([-1]), matrix().reshape([-1]));
+                        stages.norm(axis, vectors, 1e-3, function);
                     }
                     Sum(shortcut, scale, function) => stages.sum(shortcut, scale, function),
                 }

@@ -254,14 +254,13 @@ impl DenseLayer {
     /// not directly follow its own pre-activations.
     pub(super) fn joins(&self, is_apart: bool) -> bool {
         let is_narrow = self.weight.shape()[1] <= MOST_UNITS;
-        let is_normalized_by_batch = self.norm.as_ref().is_none_or(Norm::is_batch_norm);
         let function = elementwise(self.shaping.function);
         let has_form = match function {
             // A slope is learned with the weights before it.
             Some(Elementwise::Prelu) => self.shaping.is_linear || (!is_apart && self.function() == function),
             function => function.is_some(),
         };
-        is_narrow && is_normalized_by_batch && has_form
+        is_narrow && has_form
     }
 
     /// [`Layer::linear`] as a stage.

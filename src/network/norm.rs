@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::activation::{activate, elementwise};
 use super::pass::{BatchMoments, BatchStatistics, Pass};
 use crate::config::{self, ActivationFunction, Kernels, NetworkConfig};
-use crate::kernel::{self, Activated, Elementwise, NormForm, Stages};
+use crate::kernel::{self, Activated, Elementwise, NormAxis, NormForm, Stages};
 
 /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
 #[derive(Module, Debug)]
@@ -101,9 +101,9 @@ impl Norm {
         }
         let dims = x.dims();
         let stays = usize::from(is_batch_norm);
-        let form = NormForm { function, seeds: self.seeds, kernels: self.kernels };
+        let form = NormForm { epsilon: self.epsilon, function, seeds: self.seeds, kernels: self.kernels };
         let axes = (0..D).filter(|axis| *axis != stays).collect();
-        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), self.epsilon, axes, form);
+        let normalized = kernel::normalize(x, self.gamma.val(), self.beta.val(), axes, form);
         if is_batch_norm {
             let count = dims.iter().product::<usize>() / (self.seeds * dims[1]);
             pass.keep_moments(BatchMoments::new([normalized.mean, normalized.variance], count));
@@ -111,9 +111,10 @@ impl Norm {
         normalized.output
     }
 
-    /// The normalization of a batch, with a function behind it, as a stage.
+    /// The normalization of a batch or of each example, with a function behind it, as a stage.
     pub(super) fn join(&self, stages: &mut Stages, function: Option<Activated>) {
-        stages.norm(self.gamma.val(), self.beta.val(), self.epsilon, function);
+        let axis = if self.is_batch_norm() { NormAxis::Batch } else { NormAxis::Units };
+        stages.norm(axis, (self.gamma.val(), self.beta.val()), self.epsilon, function);
     }
 
     /// Networks are evaluated one by one, so that there is one seed here.

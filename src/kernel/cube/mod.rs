@@ -24,7 +24,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use dense::derivative_and_sums;
-pub use normalization::{moments, normalized_backward};
+pub use normalization::{normalized, normalized_backward};
 pub use recurrent::{recurrent, recurrent_backward};
 pub use summary::{activation_pieces, delta_pieces, gate_pieces, gradient_pieces, update_pieces};
 

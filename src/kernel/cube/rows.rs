@@ -1,4 +1,4 @@
-//! Workgroups that have some units of a layer with all their rows.
+//! Workgroups that have some units of a layer with all their rows, or some rows with all their units.
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
@@ -11,6 +11,12 @@ pub const ROWS: u32 = 8;
 /// Numbers that a thread adds up before it adds their sum to others: a long sum loses digits.
 pub const BLOCK: usize = 64;
 
+/// Rows of a seed that a workgroup goes through at most where it does more than sum up: [`BLOCK`] for each thread. With more of them single
+/// operations keep more of a GPU busy.
+pub const MOST_ROWS: usize = ROWS as usize * BLOCK;
+/// Likewise, units of a row.
+pub const MOST_UNITS: usize = UNITS as usize * BLOCK;
+
 /// The sum over the threads of a unit, which all of them get. All threads of the workgroup must come here.
 #[cube]
 pub fn over_rows(shared: &mut [f32], x: f32) -> f32 {
@@ -21,6 +27,20 @@ pub fn over_rows(shared: &mut [f32], x: f32) -> f32 {
     #[unroll]
     for row in 0..ROWS as usize {
         sum += shared[row * UNITS as usize + UNIT_POS_X as usize];
+    }
+    sum
+}
+
+/// The sum over the threads of a row, which all of them get. All threads of the workgroup must come here.
+#[cube]
+pub fn over_units(shared: &mut [f32], x: f32) -> f32 {
+    sync_cube();
+    shared[UNIT_POS as usize] = x;
+    sync_cube();
+    let mut sum = 0.0f32;
+    #[unroll]
+    for unit in 0..UNITS as usize {
+        sum += shared[UNIT_POS_Y as usize * UNITS as usize + unit];
     }
     sum
 }

@@ -8,6 +8,7 @@ use crate::kernel::digits::{WithDigits, are_tiny};
 use crate::kernel::elementwise::differentiate;
 use crate::kernel::flex::DeltaSums;
 use crate::kernel::flex_layer::{Columns, ROWS, contiguous, derivative, merge_gradients, tensor};
+use crate::kernel::layer::NormAxis;
 use crate::kernel::matrix::{Rows, multiply_transposed};
 use crate::kernel::pool;
 use crate::kernel::stages::Shortcut;
@@ -28,24 +29,26 @@ struct Backward<'a, T> {
     pending: (Shortcut, Vec<T>),
     /// Of every piece of each dense stage: the bias gradients, the largest gradient, and the slope's gradient.
     sums: Vec<Vec<T>>,
-    /// Of every piece of the normalization at hand: the gradients with respect to gamma and beta.
-    parts: Vec<T>,
+    /// Of each stage, what its rows were normalized with; empty if it is no layer norm.
+    standards: Vec<&'a [T]>,
+    /// Of every piece of each normalization: the gradients with respect to gamma and beta.
+    of_norms: Vec<Vec<T>>,
     /// The sums of each piece of the deltas, of the last dense stage first, if they are wanted.
     deltas: Option<Vec<Vec<DeltaSums>>>,
 }
 
-/// What a normalization was done with, of all seeds.
-struct Normal<T> {
+/// What a batch norm was done with, of all seeds.
+struct Normal<'a, T> {
+    gamma: &'a [T],
     mean: Vec<T>,
     /// 1 / deviation
     inverse: Vec<T>,
 }
 
-/// The gradients with respect to gamma and beta, and what the input's is made of.
-struct Derivative<T> {
-    of_gamma: Vec<T>,
-    of_beta: Vec<T>,
-    numbers: [Vec<T>; 3],
+/// The gradients with respect to gamma and beta, of all seeds.
+struct OfNorm<T> {
+    gamma: Vec<T>,
+    beta: Vec<T>,
 }
 
 pub(super) fn backward<T: Columns>(
@@ -62,6 +65,7 @@ pub(super) fn backward<T: Columns>(
     let kept = left.iter().map(|left| left.argument.as_ref().unwrap_or(&left.output).as_slice::<T>());
     let kept: Option<Vec<&[T]>> = kept.collect();
     let kept = kept?;
+    let standards: Vec<Option<&[T]>> = left.iter().map(|left| left.standards.as_ref()?.as_slice::<T>()).collect();
     let rows = plan.seeds * plan.batch;
     let denses: Vec<usize> = (0..plan.stages.len()).filter(|stage| plan.stages[*stage].is_dense()).collect();
     let needs_input = wanted.of_x || denses.first() != Some(&0);
@@ -77,6 +81,7 @@ pub(super) fn backward<T: Columns>(
             plan.of_share(numbers, share, plan.stages[stage].inputs)
         };
         let kept = |stage: usize| plan.of_share(kept[stage], share, plan.stages[stage].units);
+        let standards = standards.iter().map(|rows| rows.map_or(&[][..], |rows| plan.of_share(rows, share, 2)));
         let pieces = share.rows.len().div_ceil(ROWS);
         let sums = denses.iter().map(|stage| vec![T::default(); pieces * (plan.stages[*stage].units + 2)]);
         Some(Backward {
@@ -86,12 +91,13 @@ pub(super) fn backward<T: Columns>(
             gradients,
             pending: (Shortcut::None, Vec::new()),
             sums: sums.collect(),
-            parts: Vec::new(),
+            standards: standards.collect(),
+            of_norms: vec![Vec::new(); plan.stages.len()],
             deltas: wanted.deltas.then(Vec::new),
         })
     });
     let mut work: Vec<Backward<'_, T>> = work.collect::<Option<_>>()?;
-    let derivatives = take_back(&plan, &mut work, left)?;
+    let of_norms = take_back(&plan, &mut work, left);
     let deltas = wanted.deltas.then(|| summaries(&plan, &denses, &work));
     let sums: Vec<Vec<Vec<T>>> = work.into_iter().map(|share| share.sums).collect();
 
@@ -107,43 +113,48 @@ pub(super) fn backward<T: Columns>(
         pool::give(of_x);
         None
     };
-    Some(Found { of_x, of_parameters: of_parameters(&plan, of_denses, derivatives)?, deltas })
+    Some(Found { of_x, of_parameters: of_parameters(&plan, of_denses, of_norms)?, deltas })
 }
 
-/// Takes the gradients back through all stages; returns what was found of normalizations.
-fn take_back<T: Columns>(
-    plan: &Plan<'_, T>,
-    work: &mut [Backward<'_, T>],
-    left: &[Left],
-) -> Option<Vec<Option<Derivative<T>>>> {
+/// Takes the gradients back through all stages; returns those of each normalization's parameters.
+fn take_back<T: Columns>(plan: &Plan<'_, T>, work: &mut [Backward<'_, T>], left: &[Left]) -> Vec<Option<OfNorm<T>>> {
     let panels = plan.pack(Side::Backward);
-    let normals: Vec<Option<Normal<T>>> =
+    let normals: Vec<Option<Normal<'_, T>>> =
         plan.stages.iter().zip(left).map(|(stage, left)| normal(stage, left)).collect();
-    let mut derivatives: Vec<Option<Derivative<T>>> = plan.stages.iter().map(|_| None).collect();
+    let mut of_norms: Vec<Option<OfNorm<T>>> = plan.stages.iter().map(|_| None).collect();
     let mut end = plan.stages.len();
+    // What the gradient with respect to the input of the batch norm at the end is made of.
+    let mut entered: Option<(&Normal<'_, T>, [Vec<T>; 3])> = None;
     loop {
-        // The gradients with respect to gamma and beta are needed half way through a normalization.
+        // The gradients with respect to gamma and beta are needed half way through a batch norm.
         let norm = (0..end).rev().find_map(|stage| normals[stage].as_ref().map(|normal| (stage, normal)));
         plan.each(work.iter_mut().collect(), |share: &mut Backward<'_, T>| {
-            if let (Some(Some(derivative)), Some(Some(normal))) = (derivatives.get(end), normals.get(end)) {
-                share.leave_norm(plan, end, normal, derivative);
+            if let Some((normal, derivative)) = &entered {
+                share.leave_batch_norm(plan, end, normal, derivative);
             }
             for stage in (norm.map_or(0, |(norm, _)| norm + 1)..end).rev() {
                 share.run(plan, stage, &panels);
             }
             match norm {
-                Some((norm, normal)) => share.enter_norm(plan, norm, normal),
+                Some((norm, normal)) => share.enter_batch_norm(plan, norm, normal),
                 None => share.end(),
             }
         });
         let Some((norm, normal)) = norm else {
             break;
         };
-        derivatives[norm] = Some(derived(plan, norm, normal, work)?);
+        let OfNorm { gamma, beta } = of_norm(plan, norm, work);
+        entered = Some((normal, derivative(plan.batch, [normal.gamma, &normal.inverse, &gamma, &beta])));
+        of_norms[norm] = Some(OfNorm { gamma, beta });
         end = norm;
     }
     pool::give(panels.numbers);
-    Some(derivatives)
+    for (number, stage) in plan.stages.iter().enumerate() {
+        if stage.is_layer_norm() {
+            of_norms[number] = Some(of_norm(plan, number, work));
+        }
+    }
+    of_norms
 }
 
 /// The summaries of the deltas of each dense stage and each seed.
@@ -162,20 +173,20 @@ fn summaries<T: Columns>(plan: &Plan<'_, T>, denses: &[usize], work: &[Backward<
 fn of_parameters<T: Columns>(
     plan: &Plan<'_, T>,
     of_denses: Vec<OfDense<T>>,
-    derivatives: Vec<Option<Derivative<T>>>,
+    of_norms: Vec<Option<OfNorm<T>>>,
 ) -> Option<Vec<Primitive>> {
     let mut of_denses = of_denses.into_iter();
     let mut found = Vec::new();
-    for (stage, derivative) in plan.stages.iter().zip(derivatives) {
-        match (&stage.kind, derivative) {
+    for (stage, of_norm) in plan.stages.iter().zip(of_norms) {
+        match (&stage.kind, of_norm) {
             (Kind::Dense { bias, has_slope, .. }, _) => {
                 let OfDense { weight, bias: of_bias, slope } = of_denses.next()?;
                 found.push(tensor(weight, [plan.seeds * stage.inputs, stage.units]));
                 found.extend(bias.is_some().then(|| tensor(of_bias, [plan.seeds * stage.units])));
                 found.extend(has_slope.then(|| tensor(slope, [plan.seeds])));
             }
-            (Kind::Norm { .. }, Some(Derivative { of_gamma, of_beta, .. })) => {
-                found.extend([of_gamma, of_beta].map(|numbers| tensor(numbers, [plan.seeds * stage.units])));
+            (Kind::Norm { .. }, Some(OfNorm { gamma, beta })) => {
+                found.extend([gamma, beta].map(|numbers| tensor(numbers, [plan.seeds * stage.units])));
             }
             _ => {}
         }
@@ -183,35 +194,29 @@ fn of_parameters<T: Columns>(
     Some(found)
 }
 
-fn normal<T: Columns>(stage: &Loaded<'_, T>, left: &Left) -> Option<Normal<T>> {
-    let Kind::Norm { epsilon, .. } = stage.kind else {
+/// What a stage that is a batch norm was done with.
+fn normal<'a, T: Columns>(stage: &Loaded<'a, T>, left: &Left) -> Option<Normal<'a, T>> {
+    let Kind::Norm { axis: NormAxis::Batch, gamma, epsilon, .. } = stage.kind else {
         return None;
     };
     let [mean, variance] = left.moments.as_ref()?;
     let inverse = |variance: &T| T::from_f64(1.0) / (*variance + epsilon).sqrt();
     Some(Normal {
+        gamma,
         mean: mean.as_slice::<T>()?.to_vec(),
         inverse: variance.as_slice::<T>()?.iter().map(inverse).collect(),
     })
 }
 
-/// The gradients with respect to gamma and beta from those of all pieces, and what the input's is made of.
-fn derived<T: Columns>(
-    plan: &Plan<'_, T>,
-    norm: usize,
-    normal: &Normal<T>,
-    work: &[Backward<'_, T>],
-) -> Option<Derivative<T>> {
-    let Loaded { kind: Kind::Norm { gamma, .. }, units, .. } = &plan.stages[norm] else {
-        return None;
-    };
-    let (mut of_gamma, mut of_beta) = (pool::zeros::<T>(plan.seeds * units), pool::zeros::<T>(plan.seeds * units));
+/// The gradients with respect to gamma and beta from those of all pieces.
+fn of_norm<T: Columns>(plan: &Plan<'_, T>, norm: usize, work: &[Backward<'_, T>]) -> OfNorm<T> {
+    let units = plan.stages[norm].units;
+    let (mut gamma, mut beta) = (pool::zeros::<T>(plan.seeds * units), pool::zeros::<T>(plan.seeds * units));
     for share in work {
         let of_seed = share.share.seed * units..(share.share.seed + 1) * units;
-        merge_gradients(&share.parts, &mut of_gamma[of_seed.clone()], &mut of_beta[of_seed]);
+        merge_gradients(&share.of_norms[norm], &mut gamma[of_seed.clone()], &mut beta[of_seed]);
     }
-    let numbers = derivative(plan.batch, [gamma, &normal.inverse, &of_gamma, &of_beta]);
-    Some(Derivative { of_gamma, of_beta, numbers })
+    OfNorm { gamma, beta }
 }
 
 impl<T: Columns> Backward<'_, T> {
@@ -225,7 +230,7 @@ impl<T: Columns> Backward<'_, T> {
         place
     }
 
-    /// Takes the gradients back through a dense stage or a sum.
+    /// Takes the gradients back through a stage that is no batch norm.
     fn run(&mut self, plan: &Plan<'_, T>, stage: usize, panels: &Panels<T>) {
         let place = self.arrive(plan, stage);
         let Loaded { kind, units, .. } = &plan.stages[stage];
@@ -282,34 +287,54 @@ impl<T: Columns> Backward<'_, T> {
                     digits.settle(below);
                 }
             }
-            Kind::Norm { .. } => {}
+            Kind::Norm { gamma, .. } => {
+                self.derive_norm(plan, stage);
+                let gamma = of_seed(gamma, self.share.seed, *units);
+                let (standards, _) = self.standards[stage].as_chunks::<2>();
+                let pieces = self.inputs[stage].chunks(ROWS * units).zip(standards.chunks(ROWS));
+                let pieces = pieces.zip(self.gradients[place].chunks_mut(ROWS * units));
+                let parts = self.of_norms[stage].chunks_exact_mut(2 * units);
+                for (((x, standards), gradient), part) in pieces.zip(parts) {
+                    T::standardize_backward(x, standards, gamma, gradient, part.split_at_mut(*units).into());
+                }
+            }
         }
     }
 
-    /// The derivative of a normalization's function, and what the gradients with respect to gamma and beta are summed up from.
-    fn enter_norm(&mut self, plan: &Plan<'_, T>, norm: usize, normal: &Normal<T>) {
-        let place = self.arrive(plan, norm);
-        let Loaded { kind: Kind::Norm { function, .. }, units, .. } = &plan.stages[norm] else {
+    /// The derivative of a normalization's function; makes room for the gradients with respect to gamma and beta.
+    fn derive_norm(&mut self, plan: &Plan<'_, T>, norm: usize) {
+        let Loaded { kind: Kind::Norm { function, .. }, units, denses: place, .. } = &plan.stages[norm] else {
             return;
         };
-        let gradient = &mut *self.gradients[place];
         if let Some(function) = function {
-            T::derive((*function).into(), T::default(), self.kept[norm], gradient);
+            T::derive((*function).into(), T::default(), self.kept[norm], self.gradients[*place]);
         }
-        let [mean, inverse] = [&normal.mean, &normal.inverse].map(|numbers| of_seed(numbers, self.share.seed, *units));
-        let pieces = self.inputs[norm].chunks(ROWS * units).zip(gradient.chunks(ROWS * units));
-        self.parts.clear();
-        self.parts.resize(pieces.len() * 2 * units, T::default());
-        for ((x, gradient), part) in pieces.zip(self.parts.chunks_exact_mut(2 * units)) {
-            let (of_gamma, of_beta) = part.split_at_mut(*units);
+        let pieces = self.share.rows.len().div_ceil(ROWS);
+        self.of_norms[norm] = vec![T::default(); pieces * 2 * units];
+    }
+
+    /// The derivative of a batch norm's function, and what the gradients with respect to gamma and beta are summed up from.
+    fn enter_batch_norm(&mut self, plan: &Plan<'_, T>, norm: usize, normal: &Normal<'_, T>) {
+        let place = self.arrive(plan, norm);
+        self.derive_norm(plan, norm);
+        let units = plan.stages[norm].units;
+        let [mean, inverse] = [&normal.mean, &normal.inverse].map(|numbers| of_seed(numbers, self.share.seed, units));
+        let pieces = self.inputs[norm].chunks(ROWS * units).zip(self.gradients[place].chunks(ROWS * units));
+        for ((x, gradient), part) in pieces.zip(self.of_norms[norm].chunks_exact_mut(2 * units)) {
+            let (of_gamma, of_beta) = part.split_at_mut(units);
             T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
         }
     }
 
-    /// The gradient with respect to the input of a normalization.
-    fn leave_norm(&mut self, plan: &Plan<'_, T>, norm: usize, normal: &Normal<T>, derivative: &Derivative<T>) {
+    /// The gradient with respect to the input of a batch norm.
+    fn leave_batch_norm(
+        &mut self,
+        plan: &Plan<'_, T>,
+        norm: usize,
+        normal: &Normal<'_, T>,
+        [factor, offset, slope]: &[Vec<T>; 3],
+    ) {
         let Loaded { denses: place, units, .. } = plan.stages[norm];
-        let [factor, offset, slope] = &derivative.numbers;
         let columns = [&normal.mean, factor, offset, slope].map(|numbers| of_seed(numbers, self.share.seed, units));
         T::differentiate_rows(self.inputs[norm], columns, self.gradients[place]);
     }

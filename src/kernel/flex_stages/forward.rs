@@ -4,11 +4,13 @@ use super::plan::{Kind, Loaded, Panels, Plan, Share, Side};
 use super::{Left, Passed, as_f32, of_seed};
 use crate::kernel::flex::ActivationSums;
 use crate::kernel::flex_layer::{Columns, ROWS, merge_moments, tensor};
+use crate::kernel::flex_rows::standard;
+use crate::kernel::layer::NormAxis;
 use crate::kernel::pool;
 use crate::kernel::stages::{Shortcut, Watch};
 use crate::kernel::summary::FlatParts;
 
-/// What normalizes a stage, and what its backward pass needs; of all seeds.
+/// What batch norm is done with, and what its backward pass needs; of all seeds.
 struct Moments<T> {
     mean: Vec<T>,
     variance: Vec<T>,
@@ -24,6 +26,8 @@ struct Forward<'a, T> {
     outputs: Vec<&'a mut [T]>,
     /// Of each stage, empty where it is not kept.
     arguments: Vec<&'a mut [T]>,
+    /// Of each stage, what its rows are normalized with; empty if it is no layer norm.
+    standards: Vec<&'a mut [T]>,
     /// The moments of each piece of the rows that are normalized next.
     parts: Vec<T>,
     /// Of each stage, the sums of each piece if it is watched.
@@ -34,17 +38,20 @@ pub(super) fn forward<T: Columns>(passed: &Passed, watch: Option<&Watch>) -> Opt
     let plan = Plan::<T>::new(passed)?;
     let x = passed.x.as_slice::<T>()?;
     let rows = plan.seeds * plan.batch;
-    let output = |stage: &Loaded<'_, T>| (pool::take(rows * stage.units), stage.units);
-    let argument =
-        |stage: &Loaded<'_, T>| (pool::take(if stage.keeps_argument { rows * stage.units } else { 0 }), stage.units);
-    let mut outputs: Vec<(Vec<T>, usize)> = plan.stages.iter().map(output).collect();
-    let mut arguments: Vec<(Vec<T>, usize)> = plan.stages.iter().map(argument).collect();
-    let buffers = plan.cut(&mut outputs).into_iter().zip(plan.cut(&mut arguments));
-    let work = plan.shares.iter().zip(buffers).map(|(share, (outputs, arguments))| Forward {
+    let buffers = |columns: fn(&Loaded<'_, T>) -> usize| {
+        let buffer = |columns: usize| (pool::take(rows * columns), columns);
+        plan.stages.iter().map(|stage| buffer(columns(stage))).collect::<Vec<(Vec<T>, usize)>>()
+    };
+    let mut outputs = buffers(|stage| stage.units);
+    let mut arguments = buffers(|stage| if stage.keeps_argument { stage.units } else { 0 });
+    let mut standards = buffers(|stage| if stage.is_layer_norm() { 2 } else { 0 });
+    let cut = plan.cut(&mut outputs).into_iter().zip(plan.cut(&mut arguments)).zip(plan.cut(&mut standards));
+    let work = plan.shares.iter().zip(cut).map(|(share, ((outputs, arguments), standards))| Forward {
         share,
         x: plan.of_share(x, share, plan.inputs),
         outputs,
         arguments,
+        standards,
         parts: Vec::new(),
         activations: vec![Vec::new(); plan.stages.len()],
     });
@@ -52,10 +59,12 @@ pub(super) fn forward<T: Columns>(passed: &Passed, watch: Option<&Watch>) -> Opt
     let moments = take_through(&plan, &mut work, watch);
     let activations: Vec<_> = (0..plan.stages.len()).map(|stage| activation(&plan, &work, stage)).collect();
     drop(work);
-    let left = plan.stages.iter().zip(outputs.into_iter().zip(arguments)).zip(moments.into_iter().zip(activations));
-    let left = left.map(|((stage, ((output, units), (argument, _))), (moments, activation))| Left {
+    let buffers = outputs.into_iter().zip(arguments).zip(standards);
+    let left = plan.stages.iter().zip(buffers).zip(moments.into_iter().zip(activations));
+    let left = left.map(|((stage, (((output, units), (argument, _)), (standards, _))), (moments, activation))| Left {
         output: tensor(output, [rows, units]),
         argument: stage.keeps_argument.then(|| tensor(argument, [rows, units])),
+        standards: stage.is_layer_norm().then(|| tensor(standards, [rows, 2])),
         moments: moments
             .map(|Moments { mean, variance, .. }| [mean, variance].map(|numbers| tensor(numbers, [plan.seeds, units]))),
         activation,
@@ -63,7 +72,7 @@ pub(super) fn forward<T: Columns>(passed: &Passed, watch: Option<&Watch>) -> Opt
     Some(left.collect())
 }
 
-/// Takes all rows through all stages; returns the moments of those that are normalizations.
+/// Takes all rows through all stages; returns the moments of those that are batch norms.
 fn take_through<T: Columns>(
     plan: &Plan<'_, T>,
     work: &mut [Forward<'_, T>],
@@ -75,7 +84,7 @@ fn take_through<T: Columns>(
     let mut moments: Vec<Option<Moments<T>>> = plan.stages.iter().map(|_| None).collect();
     let mut first = 0;
     loop {
-        let is_next = |stage: &usize| plan.stages[*stage].is_norm() && moments[*stage].is_none();
+        let is_next = |stage: &usize| plan.stages[*stage].is_batch_norm() && moments[*stage].is_none();
         let next = (first..plan.stages.len()).find(is_next);
         let end = next.unwrap_or(plan.stages.len());
         plan.each(work.iter_mut().collect(), |share: &mut Forward<'_, T>| {
@@ -111,10 +120,10 @@ fn activation<T: Columns>(plan: &Plan<'_, T>, work: &[Forward<'_, T>], stage: us
     is_watched.then(|| (0..plan.seeds).flat_map(of_seed).collect())
 }
 
-/// The moments of a normalization from those of all pieces.
+/// The moments of a batch norm from those of all pieces.
 fn merged<T: Columns>(plan: &Plan<'_, T>, norm: usize, work: &[Forward<'_, T>]) -> Option<Moments<T>> {
     let stage = &plan.stages[norm];
-    let Kind::Norm { gamma, epsilon, .. } = &stage.kind else {
+    let Kind::Norm { axis: NormAxis::Batch, gamma, epsilon, .. } = &stage.kind else {
         return None;
     };
     let units = stage.units;
@@ -145,12 +154,21 @@ impl<T: Columns> Forward<'_, T> {
                 }
                 T::apply(*function, slopes[seed], output);
             }
-            Kind::Norm { beta, function, .. } => {
-                let Some(Moments { mean, factor, .. }) = moments else {
-                    return;
-                };
-                let columns = [mean, factor, *beta].map(|numbers| of_seed(numbers, seed, units));
-                T::scale_rows(input, columns, output);
+            Kind::Norm { axis, gamma, beta, epsilon, function } => {
+                match (axis, moments) {
+                    (NormAxis::Units, _) => {
+                        let (standards, _) = self.standards[stage].as_chunks_mut::<2>();
+                        T::row_moments(input, units, standards);
+                        standards.iter_mut().for_each(|row| *row = standard(*row, *epsilon));
+                        T::standardize(input, standards, [gamma, beta].map(|v| of_seed(v, seed, units)), output);
+                    }
+                    (NormAxis::Batch, Some(Moments { mean, factor, .. })) => {
+                        let columns = [mean, factor, *beta].map(|numbers| of_seed(numbers, seed, units));
+                        T::scale_rows(input, columns, output);
+                    }
+                    // Its moments come first.
+                    (NormAxis::Batch, None) => return,
+                }
                 if let Some(function) = function {
                     T::apply((*function).into(), T::default(), output);
                 }
@@ -179,7 +197,7 @@ impl<T: Columns> Forward<'_, T> {
         self.activations[stage] = self.outputs[stage].chunks(ROWS * units).map(of_piece).collect();
     }
 
-    /// The moments of the pieces of the input of a normalization.
+    /// The moments of the pieces of the input of a batch norm.
     fn take_moments(&mut self, plan: &Plan<'_, T>, norm: usize) {
         let units = plan.stages[norm].units;
         let input: &[T] = if norm == 0 { self.x } else { self.outputs[norm - 1] };

@@ -1,4 +1,4 @@
-//! Several layers on the CPU. Each thread takes some examples through all stages between two normalizations, whose moments are
+//! Several layers on the CPU. Each thread takes some examples through all stages between two batch norms, whose moments are
 //! those of all examples; nobody waits for others in between, and rows stay in the cache of their core. The gradients of the weights,
 //! sums over the examples, come last, when the gradients of all layers are there.
 //!
@@ -42,8 +42,10 @@ pub struct Left {
     pub output: Primitive,
     /// What its function was applied to, if the derivative needs it.
     pub argument: Option<Primitive>,
-    /// Of a normalization, the mean and the variance of the batch, `[seeds, units]`.
+    /// Of batch norm, the mean and the variance of the batch, `[seeds, units]`.
     pub moments: Option<[Primitive; 2]>,
+    /// Of layer norm, what each row was normalized with, `[seeds x batch, 2]`.
+    pub standards: Option<Primitive>,
     /// If it is watched, the summary of its output, of each seed.
     pub activation: Option<Vec<f64>>,
 }
@@ -51,7 +53,8 @@ pub struct Left {
 impl Left {
     /// All tensors.
     pub fn tensors(self) -> impl Iterator<Item = Primitive> {
-        [self.output].into_iter().chain(self.argument).chain(self.moments.into_iter().flatten())
+        let of_norms = self.moments.into_iter().flatten().chain(self.standards);
+        [self.output].into_iter().chain(self.argument).chain(of_norms)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Passed, Primitive};
 use crate::kernel::dense::Elementwise;
 use crate::kernel::elementwise::fixed_slope;
 use crate::kernel::flex_layer::{Columns, ROWS};
-use crate::kernel::layer::Activated;
+use crate::kernel::layer::{Activated, NormAxis};
 use crate::kernel::matrix::{Factor, Rows, multiply_panels, pack_panels, panel_width, panels_length};
 use crate::kernel::stages::{Shortcut, Stage};
 use crate::kernel::{pool, team};
@@ -39,7 +39,7 @@ pub(super) struct Loaded<'a, T> {
 
 pub(super) enum Kind<'a, T> {
     Dense { weight: &'a [T], bias: Option<&'a [T]>, function: Elementwise, slopes: Vec<T>, has_slope: bool },
-    Norm { gamma: &'a [T], beta: &'a [T], epsilon: T, function: Option<Activated> },
+    Norm { axis: NormAxis, gamma: &'a [T], beta: &'a [T], epsilon: T, function: Option<Activated> },
     Sum { shortcut: Shortcut, scale: T, function: (Elementwise, T) },
 }
 
@@ -48,8 +48,13 @@ impl<T> Loaded<'_, T> {
         matches!(self.kind, Kind::Dense { .. })
     }
 
-    pub(super) fn is_norm(&self) -> bool {
-        matches!(self.kind, Kind::Norm { .. })
+    /// Whether the examples meet here.
+    pub(super) fn is_batch_norm(&self) -> bool {
+        matches!(self.kind, Kind::Norm { axis: NormAxis::Batch, .. })
+    }
+
+    pub(super) fn is_layer_norm(&self) -> bool {
+        matches!(self.kind, Kind::Norm { axis: NormAxis::Units, .. })
     }
 }
 
@@ -216,9 +221,9 @@ fn load<'a, T: Columns>(
                 weight.shape()[1],
             ))
         }
-        Stage::Norm { epsilon, function } => {
+        Stage::Norm { axis, epsilon, function } => {
             let (gamma, beta) = (parameters.next()?.as_slice::<T>()?, parameters.next()?.as_slice::<T>()?);
-            Some((Kind::Norm { gamma, beta, epsilon: T::from_f64(epsilon), function }, inputs))
+            Some((Kind::Norm { axis, gamma, beta, epsilon: T::from_f64(epsilon), function }, inputs))
         }
         Stage::Sum { function: Elementwise::Prelu, .. } => None,
         Stage::Sum { shortcut: Shortcut::None, scale, .. } if scale != 1.0 => None,
