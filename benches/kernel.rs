@@ -1,4 +1,4 @@
-//! The fused form of every operation against its stock form, forward and backward, at batch 128: dense layers, batch norm with ReLU,
+//! The fused form of every operation against its stock form, forward and backward, at batch 128: dense layers, batch norm and layer norm with ReLU,
 //! several layers at once, softmax cross-entropy, recurrent layers; and whole steps, which contain the updates too.
 //!
 //! The loss of an operation is the sum of what it puts out, which costs the same in both forms.

@@ -549,7 +549,9 @@ fn deep_networks_are_measured_alike_together_and_layer_by_layer() {
         form(NetworkKind::Plain, 130, 4, tanh),
         form(NetworkKind::Plain, 90, 3, (Activation::Prelu, 1)),
         Form { norm: Norm::Batch, norms_after_activation: true, ..form(NetworkKind::Plain, 60, 4, tanh) },
+        Form { norm: Norm::Layer, ..form(NetworkKind::Plain, 60, 4, tanh) },
         residual(BlockOrder::PreActivation, Norm::Batch, 2),
+        residual(BlockOrder::PreActivation, Norm::Layer, 2),
         residual(BlockOrder::PostActivation, Norm::None, 1),
         residual(BlockOrder::ActivationBeforeAddition, Norm::Batch, 2),
     ] {

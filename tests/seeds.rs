@@ -218,7 +218,7 @@ fn seeds_together_are_seeds_alone_in_residual_networks() {
 fn seeds_together_are_seeds_alone_where_layers_go_through_the_graph_together() {
     let narrow = ["probe.inputs=false", "probe.units=false"];
     check(&narrow);
-    for norm in ["none", "batch"] {
+    for norm in ["none", "batch", "layer"] {
         let norm = format!("network.norm={norm}");
         check(&[&narrow[..], &[&norm, "network.activation=gelu"]].concat());
         for order in ["pre_activation", "post_activation", "activation_before_addition"] {

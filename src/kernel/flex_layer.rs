@@ -275,7 +275,6 @@ fn input_gradients<T: Columns>(
     let mut gradient = owned::<T>(gradient);
     let moments = mean.iter().zip(variance).map(|(mean, variance)| [*mean, *variance]);
     let standards: Vec<Standard<T>> = moments.map(|moments| standard(moments, T::from_f64(form.epsilon))).collect();
-    let inverse: Vec<T> = standards.iter().map(|[_, inverse]| *inverse).collect();
     // The gradients with respect to gamma and beta, of every piece.
     let mut parts = vec![T::default(); seeds * shape.pieces() * 2 * units];
     let elements: &mut [T] = gradient.storage_mut();
@@ -285,13 +284,17 @@ fn input_gradients<T: Columns>(
             T::derive(function.into(), T::default(), y, gradient);
         }
     };
+    let mut inverse = Vec::new();
     match axis {
-        NormAxis::Batch => shape.each(pieces.collect(), |((((seed, x), (_, y)), (_, gradient)), part)| {
-            derive(y, gradient);
-            let [mean, inverse] = [mean, &inverse].map(|numbers| shape.of_seed(numbers, seed));
-            let (of_gamma, of_beta) = part.split_at_mut(units);
-            T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
-        }),
+        NormAxis::Batch => {
+            inverse.extend(standards.iter().map(|[_, inverse]| *inverse));
+            shape.each(pieces.collect(), |((((seed, x), (_, y)), (_, gradient)), part)| {
+                derive(y, gradient);
+                let [mean, inverse] = [mean, &inverse].map(|numbers| shape.of_seed(numbers, seed));
+                let (of_gamma, of_beta) = part.split_at_mut(units);
+                T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
+            });
+        }
         NormAxis::Units => {
             let standards = standards.chunks_exact(rows).flat_map(|standards| standards.chunks(ROWS));
             let work = pieces.zip(standards);

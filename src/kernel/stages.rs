@@ -1,7 +1,7 @@
 //! Several layers at once.
 //!
 //! Of small layers a node each of Burn's graph costs more than what they compute, and whoever computes them in pieces waits for the
-//! others after every piece. Between two normalizations no example depends on another one: the fused form for flex (`flex_stages`)
+//! others after every piece. Between two batch norms no example depends on another one: the fused form for flex (`flex_stages`)
 //! takes some rows through all of these layers on one thread, forward and backward, and is one node of the graph (`flex_node`).
 //!
 //! The stock form is one operation a stage.

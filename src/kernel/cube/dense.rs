@@ -7,9 +7,12 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::cell::activated_backward;
-use super::rows::{MOST_ROWS, ROWS, UNITS, over_rows};
+use super::rows::{ROWS, UNITS, over_rows};
 use super::{Asked, Limits, Primitive, arguments, longest, queue};
 use crate::kernel::Activated;
+
+/// With more rows of a seed, a sum by itself keeps more of a GPU busy. That was not measured.
+const MOST_ROWS: usize = 512;
 
 /// `gradient x phi'(z)` `[seeds x rows, units]`, from `y = phi(z)`, and its sums over the rows of each seed, `[seeds x units]`; `None` for
 /// what is not of f32, has too many rows, or no room on the device.

@@ -10,11 +10,16 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::cell::{activated, activated_backward};
-use super::rows::{MOST_ROWS, MOST_UNITS, ROWS, UNITS, over_rows, over_units};
+use super::rows::{BLOCK, ROWS, UNITS, over_rows, over_units};
 use super::{Asked, Limits, Primitive, arguments, longest, queue};
 use crate::config::Kernels;
 use crate::kernel::layer::NormAxis;
 use crate::kernel::{Activated, NormForm};
+
+/// Rows of a seed that a workgroup goes through at most, so that it does not keep a few threads busy for long. That was not measured.
+const MOST_ROWS: usize = 4096;
+/// Likewise, units of a row: a thread adds up [`BLOCK`] of them.
+const MOST_UNITS: usize = UNITS as usize * BLOCK;
 
 /// A normalization that has kernels.
 #[derive(Clone, Copy)]
@@ -174,8 +179,13 @@ fn batch_norm_kernel(
     if unit < units {
         let mut row = UNIT_POS_Y as usize;
         while row < rows {
-            sum += x[start + row * units];
-            row += ROWS as usize;
+            let mut block = 0.0f32;
+            let end = min(rows, row + BLOCK * ROWS as usize);
+            while row < end {
+                block += x[start + row * units];
+                row += ROWS as usize;
+            }
+            sum += block;
         }
     }
     let center = over_rows(&mut shared, sum) / count;
@@ -183,9 +193,14 @@ fn batch_norm_kernel(
     if unit < units {
         let mut row = UNIT_POS_Y as usize;
         while row < rows {
-            let distance = x[start + row * units] - center;
-            squares += distance * distance;
-            row += ROWS as usize;
+            let mut block = 0.0f32;
+            let end = min(rows, row + BLOCK * ROWS as usize);
+            while row < end {
+                let distance = x[start + row * units] - center;
+                block += distance * distance;
+                row += ROWS as usize;
+            }
+            squares += block;
         }
     }
     let spread = over_rows(&mut shared, squares) / count;
@@ -296,11 +311,18 @@ fn batch_norm_backward_kernel(
         slope = gamma[of_unit];
         let mut row = UNIT_POS_Y as usize;
         while row < rows {
-            let place = start + row * units;
-            let outer = activated_backward(y[place], gradient[place], function);
-            sum += outer;
-            product += outer * ((x[place] - center) / scale);
-            row += ROWS as usize;
+            let mut block = 0.0f32;
+            let mut block_of_products = 0.0f32;
+            let end = min(rows, row + BLOCK * ROWS as usize);
+            while row < end {
+                let place = start + row * units;
+                let outer = activated_backward(y[place], gradient[place], function);
+                block += outer;
+                block_of_products += outer * ((x[place] - center) / scale);
+                row += ROWS as usize;
+            }
+            sum += block;
+            product += block_of_products;
         }
     }
     let sum = over_rows(&mut shared, sum);
@@ -379,12 +401,19 @@ fn layer_norm_backward_kernel(
         if unit < units {
             let mut row = UNIT_POS_Y as usize;
             while row < rows {
-                let of_row = seed * rows + row;
-                let place = of_row * units + unit;
-                let outer = activated_backward(y[place], gradient[place], function);
-                sum += outer;
-                product += outer * ((x[place] - mean[of_row]) / (variance[of_row] + epsilon).sqrt());
-                row += ROWS as usize;
+                let mut block = 0.0f32;
+                let mut block_of_products = 0.0f32;
+                let end = min(rows, row + BLOCK * ROWS as usize);
+                while row < end {
+                    let of_row = seed * rows + row;
+                    let place = of_row * units + unit;
+                    let outer = activated_backward(y[place], gradient[place], function);
+                    block += outer;
+                    block_of_products += outer * ((x[place] - mean[of_row]) / (variance[of_row] + epsilon).sqrt());
+                    row += ROWS as usize;
+                }
+                sum += block;
+                product += block_of_products;
             }
         }
         let sum = over_rows(&mut shared, sum);

@@ -11,12 +11,6 @@ pub const ROWS: u32 = 8;
 /// Numbers that a thread adds up before it adds their sum to others: a long sum loses digits.
 pub const BLOCK: usize = 64;
 
-/// Rows of a seed that a workgroup goes through at most where it does more than sum up: [`BLOCK`] for each thread. With more of them single
-/// operations keep more of a GPU busy.
-pub const MOST_ROWS: usize = ROWS as usize * BLOCK;
-/// Likewise, units of a row.
-pub const MOST_UNITS: usize = UNITS as usize * BLOCK;
-
 /// The sum over the threads of a unit, which all of them get. All threads of the workgroup must come here.
 #[cube]
 pub fn over_rows(shared: &mut [f32], x: f32) -> f32 {

@@ -31,8 +31,10 @@ struct Backward<'a, T> {
     sums: Vec<Vec<T>>,
     /// Of each stage, what its rows were normalized with; empty if it is no layer norm.
     standards: Vec<&'a [T]>,
-    /// Of every piece of each normalization: the gradients with respect to gamma and beta.
-    of_norms: Vec<Vec<T>>,
+    /// Of every piece of the batch norm at hand: the gradients with respect to gamma and beta.
+    parts: Vec<T>,
+    /// Likewise of each layer norm; empty of other stages.
+    of_layer_norms: Vec<Vec<T>>,
     /// The sums of each piece of the deltas, of the last dense stage first, if they are wanted.
     deltas: Option<Vec<Vec<DeltaSums>>>,
 }
@@ -83,6 +85,10 @@ pub(super) fn backward<T: Columns>(
         let kept = |stage: usize| plan.of_share(kept[stage], share, plan.stages[stage].units);
         let standards = standards.iter().map(|rows| rows.map_or(&[][..], |rows| plan.of_share(rows, share, 2)));
         let pieces = share.rows.len().div_ceil(ROWS);
+        let of_layer_norms = plan.stages.iter().map(|stage| {
+            let length = if stage.is_layer_norm() { pieces * 2 * stage.units } else { 0 };
+            vec![T::default(); length]
+        });
         let sums = denses.iter().map(|stage| vec![T::default(); pieces * (plan.stages[*stage].units + 2)]);
         Some(Backward {
             share,
@@ -92,7 +98,8 @@ pub(super) fn backward<T: Columns>(
             pending: (Shortcut::None, Vec::new()),
             sums: sums.collect(),
             standards: standards.collect(),
-            of_norms: vec![Vec::new(); plan.stages.len()],
+            parts: Vec::new(),
+            of_layer_norms: of_layer_norms.collect(),
             deltas: wanted.deltas.then(Vec::new),
         })
     });
@@ -143,7 +150,7 @@ fn take_back<T: Columns>(plan: &Plan<'_, T>, work: &mut [Backward<'_, T>], left:
         let Some((norm, normal)) = norm else {
             break;
         };
-        let OfNorm { gamma, beta } = of_norm(plan, norm, work);
+        let OfNorm { gamma, beta } = of_norm(plan, norm, work, |share| &share.parts);
         entered = Some((normal, derivative(plan.batch, [normal.gamma, &normal.inverse, &gamma, &beta])));
         of_norms[norm] = Some(OfNorm { gamma, beta });
         end = norm;
@@ -151,7 +158,7 @@ fn take_back<T: Columns>(plan: &Plan<'_, T>, work: &mut [Backward<'_, T>], left:
     pool::give(panels.numbers);
     for (number, stage) in plan.stages.iter().enumerate() {
         if stage.is_layer_norm() {
-            of_norms[number] = Some(of_norm(plan, number, work));
+            of_norms[number] = Some(of_norm(plan, number, work, |share| &share.of_layer_norms[number]));
         }
     }
     of_norms
@@ -209,12 +216,17 @@ fn normal<'a, T: Columns>(stage: &Loaded<'a, T>, left: &Left) -> Option<Normal<'
 }
 
 /// The gradients with respect to gamma and beta from those of all pieces.
-fn of_norm<T: Columns>(plan: &Plan<'_, T>, norm: usize, work: &[Backward<'_, T>]) -> OfNorm<T> {
+fn of_norm<'a, T: Columns>(
+    plan: &Plan<'_, T>,
+    norm: usize,
+    work: &'a [Backward<'_, T>],
+    parts: impl Fn(&'a Backward<'_, T>) -> &'a [T],
+) -> OfNorm<T> {
     let units = plan.stages[norm].units;
     let (mut gamma, mut beta) = (pool::zeros::<T>(plan.seeds * units), pool::zeros::<T>(plan.seeds * units));
     for share in work {
         let of_seed = share.share.seed * units..(share.share.seed + 1) * units;
-        merge_gradients(&share.of_norms[norm], &mut gamma[of_seed.clone()], &mut beta[of_seed]);
+        merge_gradients(parts(share), &mut gamma[of_seed.clone()], &mut beta[of_seed]);
     }
     OfNorm { gamma, beta }
 }
@@ -287,41 +299,39 @@ impl<T: Columns> Backward<'_, T> {
                     digits.settle(below);
                 }
             }
-            Kind::Norm { gamma, .. } => {
-                self.derive_norm(plan, stage);
+            Kind::Norm { gamma, function, .. } => {
                 let gamma = of_seed(gamma, self.share.seed, *units);
                 let (standards, _) = self.standards[stage].as_chunks::<2>();
-                let pieces = self.inputs[stage].chunks(ROWS * units).zip(standards.chunks(ROWS));
-                let pieces = pieces.zip(self.gradients[place].chunks_mut(ROWS * units));
-                let parts = self.of_norms[stage].chunks_exact_mut(2 * units);
-                for (((x, standards), gradient), part) in pieces.zip(parts) {
+                let numbers = ROWS * units;
+                let read = self.inputs[stage].chunks(numbers).zip(kept.chunks(numbers)).zip(standards.chunks(ROWS));
+                let written = self.gradients[place].chunks_mut(numbers);
+                let parts = self.of_layer_norms[stage].chunks_exact_mut(2 * units);
+                for ((((x, y), standards), gradient), part) in read.zip(written).zip(parts) {
+                    if let Some(function) = function {
+                        T::derive((*function).into(), T::default(), y, gradient);
+                    }
                     T::standardize_backward(x, standards, gamma, gradient, part.split_at_mut(*units).into());
                 }
             }
         }
     }
 
-    /// The derivative of a normalization's function; makes room for the gradients with respect to gamma and beta.
-    fn derive_norm(&mut self, plan: &Plan<'_, T>, norm: usize) {
-        let Loaded { kind: Kind::Norm { function, .. }, units, denses: place, .. } = &plan.stages[norm] else {
-            return;
-        };
-        if let Some(function) = function {
-            T::derive((*function).into(), T::default(), self.kept[norm], self.gradients[*place]);
-        }
-        let pieces = self.share.rows.len().div_ceil(ROWS);
-        self.of_norms[norm] = vec![T::default(); pieces * 2 * units];
-    }
-
     /// The derivative of a batch norm's function, and what the gradients with respect to gamma and beta are summed up from.
     fn enter_batch_norm(&mut self, plan: &Plan<'_, T>, norm: usize, normal: &Normal<'_, T>) {
         let place = self.arrive(plan, norm);
-        self.derive_norm(plan, norm);
-        let units = plan.stages[norm].units;
-        let [mean, inverse] = [&normal.mean, &normal.inverse].map(|numbers| of_seed(numbers, self.share.seed, units));
-        let pieces = self.inputs[norm].chunks(ROWS * units).zip(self.gradients[place].chunks(ROWS * units));
-        for ((x, gradient), part) in pieces.zip(self.of_norms[norm].chunks_exact_mut(2 * units)) {
-            let (of_gamma, of_beta) = part.split_at_mut(units);
+        let Loaded { kind: Kind::Norm { function, .. }, units, .. } = &plan.stages[norm] else {
+            return;
+        };
+        let gradient = &mut *self.gradients[place];
+        if let Some(function) = function {
+            T::derive((*function).into(), T::default(), self.kept[norm], gradient);
+        }
+        let [mean, inverse] = [&normal.mean, &normal.inverse].map(|numbers| of_seed(numbers, self.share.seed, *units));
+        let pieces = self.inputs[norm].chunks(ROWS * units).zip(gradient.chunks(ROWS * units));
+        self.parts.clear();
+        self.parts.resize(pieces.len() * 2 * units, T::default());
+        for ((x, gradient), part) in pieces.zip(self.parts.chunks_exact_mut(2 * units)) {
+            let (of_gamma, of_beta) = part.split_at_mut(*units);
             T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
         }
     }

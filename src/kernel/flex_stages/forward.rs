@@ -154,23 +154,27 @@ impl<T: Columns> Forward<'_, T> {
                 }
                 T::apply(*function, slopes[seed], output);
             }
-            Kind::Norm { axis, gamma, beta, epsilon, function } => {
-                match (axis, moments) {
-                    (NormAxis::Units, _) => {
-                        let (standards, _) = self.standards[stage].as_chunks_mut::<2>();
-                        T::row_moments(input, units, standards);
-                        standards.iter_mut().for_each(|row| *row = standard(*row, *epsilon));
-                        T::standardize(input, standards, [gamma, beta].map(|v| of_seed(v, seed, units)), output);
-                    }
-                    (NormAxis::Batch, Some(Moments { mean, factor, .. })) => {
-                        let columns = [mean, factor, *beta].map(|numbers| of_seed(numbers, seed, units));
-                        T::scale_rows(input, columns, output);
-                    }
-                    // Its moments come first.
-                    (NormAxis::Batch, None) => return,
-                }
+            Kind::Norm { axis: NormAxis::Batch, beta, function, .. } => {
+                let Some(Moments { mean, factor, .. }) = moments else {
+                    return;
+                };
+                let columns = [mean, factor, *beta].map(|numbers| of_seed(numbers, seed, units));
+                T::scale_rows(input, columns, output);
                 if let Some(function) = function {
                     T::apply((*function).into(), T::default(), output);
+                }
+            }
+            Kind::Norm { axis: NormAxis::Units, gamma, beta, epsilon, function } => {
+                let vectors = [gamma, beta].map(|numbers| of_seed(numbers, seed, units));
+                let (standards, _) = self.standards[stage].as_chunks_mut::<2>();
+                let pieces = input.chunks(ROWS * units).zip(output.chunks_mut(ROWS * units));
+                for ((input, output), standards) in pieces.zip(standards.chunks_mut(ROWS)) {
+                    T::row_moments(input, units, standards);
+                    standards.iter_mut().for_each(|row| *row = standard(*row, *epsilon));
+                    T::standardize(input, standards, vectors, output);
+                    if let Some(function) = function {
+                        T::apply((*function).into(), T::default(), output);
+                    }
                 }
             }
             Kind::Sum { shortcut, scale, function: (function, slope) } => {
