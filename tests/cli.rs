@@ -727,6 +727,13 @@ fn what_does_not_go_together_on_the_command_line_is_blamed_on_it() {
     refused(&config, &format!("{run} --set training.clipping=value --set training.clip_threshold=-2"), &expected);
 }
 
+/// What `plan` prints.
+fn planned(config: &str, arguments: &str) -> String {
+    let output = run(temporary().path(), config, arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {}", stderr(&output));
+    stdout(&output)
+}
+
 #[test]
 fn sweeps_that_contradict_themselves_are_refused() {
     let run = "run config.toml --device flex";
@@ -736,6 +743,14 @@ fn sweeps_that_contradict_themselves_are_refused() {
     let twins = "[[sweep.cases]]\nname = \"a\"\nnetwork.width = 9\n[[sweep.cases]]\nname = \"b\"\nnetwork.width = 9\n";
     refused(&with(twins), run, &["a, sigmoid and b, sigmoid are the same run"]);
     refused(&with("[[sweep.cases]]\n"), run, &["config.toml:18: `sweep.cases` must be tables with a `name`"]);
+    // A key of a case is the case's; the mend that the error names replaces all cases.
+    let cases = with("[[sweep.cases]]\nname = \"a\"\nnetwork.width = 9\n");
+    let expected =
+        ["--set network.width=4: the key is set by [[sweep.cases]]", "edit the cases, or replace all of them"];
+    refused(&cases, &format!("{run} --set network.width=4"), &expected);
+    let replaced = "plan config.toml --device flex --set sweep.cases=[{name=\"b\",network.width=4}]";
+    let output = planned(&cases, replaced);
+    assert!(output.contains(" b ") && !output.contains(" a "), "{output}");
     refused(&format!("\"network.depth\" = 4\n{SMALL}"), run, &["`network.depth` is written twice"]);
     refused(SMALL, "run config.toml --device flex --set network={depth=4}", &["the value is a section"]);
     refused(

@@ -297,6 +297,25 @@ fn first_gradient(experiment: &Path, activation: &str, seed: u64) -> f64 {
 }
 
 #[test]
+fn a_default_that_is_written_out_is_no_difference_and_the_level_of_a_factor_that_the_other_side_sweeps() {
+    let dir = temporary();
+    let at = dir.path();
+    let run = |out: &str, set: &str| {
+        let common = "run config.toml --device flex --quiet --set experiment.seeds=1 --set network.activation=relu";
+        succeed(at, &format!("{common} --out {out} {set}"));
+    };
+    run("left_out", "");
+    run("written", "--set data.normalization=unit");
+    run("other", "--set data.normalization=none");
+    let compared = |candidate: &str| stdout(&succeed(at, &format!("compare left_out/small {candidate}/small")));
+    assert!(!compared("written").contains("differs:"), "{}", compared("written"));
+    assert!(compared("other").contains("differs: data.normalization: unit -> none"), "{}", compared("other"));
+    run("swept", "--set sweep.data.normalization=[\"none\",\"unit\"]");
+    let text = compared("swept");
+    assert!(text.contains("1 configuration on both sides") && !text.contains("differs:"), "{text}");
+}
+
+#[test]
 fn two_sides_are_compared_pair_by_pair_and_the_key_that_differs_is_named() {
     let dir = temporary();
     let at = dir.path();
@@ -309,7 +328,7 @@ fn two_sides_are_compared_pair_by_pair_and_the_key_that_differs_is_named() {
     let text = stdout(&output);
     for part in [
         "baseline  before/small: 2 configurations, 6 runs",
-        "differs: network.weight_scale: none -> 2.0",
+        "differs: network.weight_scale: 1.0 -> 2.0",
         "2 configurations on both sides, runs of the same seed paired",
         "3 paired",
         "after/small/compared_with_small/comparison.csv",

@@ -17,8 +17,8 @@ use crate::schema::RunStatus;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Configurations are matched by the levels of their factors; a single one on each side is compared whatever it is. Runs of the same seed \
-are paired, and the 95 % interval comes from drawing pairs; without seeds in common from drawing the runs of each side. One pair has no \
-interval, and of a few seeds it is somewhat too narrow. Gradients, step time and throughput are compared as candidate / baseline (geometric mean), losses, accuracies and decades as \
+are paired, and the 95 % interval comes from drawing pairs. With fewer than two seeds in common, where both sides have several, it comes from \
+drawing the runs of each side. One pair has no interval, and of a few seeds it is somewhat too narrow. Gradients, step time and throughput are compared as candidate / baseline (geometric mean), losses, accuracies and decades as \
 candidate - baseline (mean). The exit code is 4 if the sides have no configuration in common.")]
 pub(super) struct CompareArgs {
     /// The directory of the baseline, such as `results/before/sigmoid_vs_relu`
@@ -226,7 +226,7 @@ fn changed_settings(matched: &[(&Configuration<'_>, &Configuration<'_>)], factor
     for (baseline, candidate) in matched {
         let (a, b) = (settings(&baseline.runs[0].manifest), settings(&candidate.runs[0].manifest));
         let text = |settings: &BTreeMap<String, String>, key: &String| match settings.get(key).map(String::as_str) {
-            None | Some("null") => "none".to_owned(),
+            None | Some("null") => "not set".to_owned(),
             Some(text) => text.to_owned(),
         };
         for key in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {

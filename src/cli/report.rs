@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::print;
 use crate::analysis::{self, RunSummary};
+use crate::config::RunConfig;
 use crate::record::{self, Manifest, RunRecord};
 use crate::report;
 
@@ -77,7 +78,7 @@ pub(super) fn write_report(dir: &Path, runs: &[RunRecord]) -> anyhow::Result<()>
 /// have been made before the sweep grew; and whatever else sets runs of equal levels and seeds apart, so that different
 /// configs or devices are never taken for seeds of one.
 fn complete_factors(runs: &mut [RunRecord]) {
-    let settings: Vec<BTreeMap<String, String>> = runs.iter().map(|run| settings(&run.manifest)).collect();
+    let settings: Vec<BTreeMap<String, String>> = runs.iter().map(|run| written_settings(&run.manifest)).collect();
     let mut factors: Vec<String> = Vec::new();
     for (factor, _) in runs.iter().flat_map(|run| &run.manifest.factors) {
         if !factors.contains(factor) {
@@ -108,10 +109,19 @@ fn complete_factors(runs: &mut [RunRecord]) {
     }
 }
 
-/// Every key of a run's config with its value, and the device.
+/// Every key of a run's config with its value, as it was written, and the device.
+fn written_settings(manifest: &Manifest) -> BTreeMap<String, String> {
+    settings_of(manifest, &manifest.config)
+}
+
+/// The same with the defaults of keys that were left out.
 pub(super) fn settings(manifest: &Manifest) -> BTreeMap<String, String> {
+    settings_of(manifest, &manifest.config.with_defaults())
+}
+
+fn settings_of(manifest: &Manifest, config: &RunConfig) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::from([("device".to_owned(), manifest.environment.adapter.label())]);
-    let config = serde_json::to_value(&manifest.config).unwrap_or_default();
+    let config = serde_json::to_value(config).unwrap_or_default();
     for (section, keys) in config.as_object().into_iter().flatten() {
         for (key, value) in keys.as_object().into_iter().flatten() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

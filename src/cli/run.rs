@@ -171,9 +171,9 @@ impl Runner<'_> {
             AssertUnwindSafe(|| train::run_together(runs, &dataset, start.as_deref(), self.device, &control));
         let statuses = match quietly_catch_unwind(training) {
             Ok(Ok(statuses)) => statuses,
-            Ok(Err(TrainError::Write(source))) => {
+            Ok(Err(TrainError::Write(cause))) => {
                 let path = files[0].temporary_dir().to_owned();
-                return Err(StoreError::Write { path, source }.into());
+                return Err(StoreError::Write { path, cause }.into());
             }
             Ok(Err(error)) => return Err(error.into()),
             Err(message) => anyhow::bail!("the device, its driver or gradmark failed: {message}"),

@@ -95,11 +95,13 @@ pub enum ConfigError {
         second: String,
     },
     /// An argument of `--set` that is not `key=value`.
-    #[error("--set {argument}: {problem}; write --set network.depth=8")]
+    #[error("--set {argument}: {problem}; {mend}")]
     Override {
         /// The argument.
         argument: String,
         /// What is wrong with it.
         problem: String,
+        /// What to do about it.
+        mend: String,
     },
 }

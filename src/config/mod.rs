@@ -5,6 +5,7 @@
 //! Every default is written once, beside its field.
 
 mod data;
+mod defaults;
 mod error;
 mod measurement;
 mod network;

@@ -358,7 +358,12 @@ fn apply_override(
     cases: &mut Vec<Case>,
     argument: &str,
 ) -> Result<(), ConfigError> {
-    let refuse = |problem: &str| ConfigError::Override { argument: argument.to_owned(), problem: problem.to_owned() };
+    let refuse_with = |problem: &str, mend: &str| ConfigError::Override {
+        argument: argument.to_owned(),
+        problem: problem.to_owned(),
+        mend: mend.to_owned(),
+    };
+    let refuse = |problem: &str| refuse_with(problem, "write --set network.depth=8");
     let (key, text) = argument.split_once('=').ok_or_else(|| refuse("there is no `=` in it"))?;
     let (key, text) = (key.trim(), text.trim());
     if key.is_empty() || text.is_empty() {
@@ -380,8 +385,9 @@ fn apply_override(
         return Ok(());
     }
     if cases.iter().any(|case| case.settings.iter().any(|(other, _)| other == key)) {
-        return Err(refuse(
-            "the key is set by [[sweep.cases]], which would win; set `sweep.cases` instead, or edit the cases",
+        return Err(refuse_with(
+            "the key is set by [[sweep.cases]], which would win",
+            "edit the cases, or replace all of them: --set 'sweep.cases=[{name=\"relu\",network.activation=\"relu\"}]'",
         ));
     }
     if value.is_table() {

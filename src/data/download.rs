@@ -75,20 +75,20 @@ pub enum FetchError {
         fault: FileFault,
     },
     /// The directory cannot be made or written.
-    #[error("{}: the files cannot be written there: {source}; name another directory with --data-dir", dir.display())]
+    #[error("{}: the files cannot be written there: {cause}; name another directory with --data-dir", dir.display())]
     Place {
         /// The directory.
         dir: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be written.
-    #[error("{}: cannot be written: {source}; files that are whole are kept, and the same command continues", path.display())]
+    #[error("{}: cannot be written: {cause}; files that are whole are kept, and the same command continues", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -148,7 +148,7 @@ pub fn fetch(download: &Download<'_>, tell: &mut dyn FnMut(FetchEvent)) -> Resul
 fn make_place(dir: &Path) -> Result<(), FetchError> {
     let probe = dir.join(format!(".tmp-{}", std::process::id()));
     let possible = fs::create_dir_all(dir).and_then(|()| File::create(&probe)).and_then(|_| fs::remove_file(&probe));
-    possible.map_err(|source| FetchError::Place { dir: dir.to_owned(), source })
+    possible.map_err(|cause| FetchError::Place { dir: dir.to_owned(), cause })
 }
 
 fn download_all(
@@ -248,10 +248,10 @@ fn write(dir: &Path, spec: &FileSpec, contents: &[u8]) -> Result<(), FetchError>
         file.sync_all()?;
         fs::rename(&temporary, &path)
     };
-    write().map_err(|source| {
+    write().map_err(|cause| {
         // What remains of it is of no use; where it cannot be removed either, the error below tells why.
         let _ = fs::remove_file(&temporary);
-        FetchError::Write { path, source }
+        FetchError::Write { path, cause }
     })
 }
 

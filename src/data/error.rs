@@ -37,12 +37,12 @@ pub enum DataError {
         fetch: String,
     },
     /// The operating system does not let it be read.
-    #[error("{}: cannot be read: {source}; let it be read, or name another directory with --data-dir", path.display())]
+    #[error("{}: cannot be read: {cause}; let it be read, or name another directory with --data-dir", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The contents are not those of the set.
     #[error("{}: {fault}; download the right one with `{fetch} --force`", path.display())]

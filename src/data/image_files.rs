@@ -70,7 +70,7 @@ pub(super) fn find(spec: &FileSpec, dir: &Path) -> Option<PathBuf> {
 
 /// Reads a file, raw or compressed, and checks it.
 pub(super) fn read(set: &ImageSet, spec: &FileSpec, path: &Path, fetch: &str) -> Result<Vec<u8>, DataError> {
-    let unreadable = |source| DataError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |cause| DataError::Unreadable { path: path.to_owned(), cause };
     let mut bytes = Vec::with_capacity(idx::file_bytes(spec.dimensions) + 1);
     let file = File::open(path).map_err(unreadable)?;
     file.take(idx::MOST_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;

@@ -26,12 +26,12 @@ type Errors = Option<JoinHandle<String>>;
 #[derive(Debug, thiserror::Error)]
 pub enum MeasurerError {
     /// It cannot be started.
-    #[error("{}: cannot be started: {source}; name the binary of a gradmark", binary.display())]
+    #[error("{}: cannot be started: {cause}; name the binary of a gradmark", binary.display())]
     Start {
         /// The binary.
         binary: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It does not speak the protocol.
     #[error("{}: does not measure as this gradmark asks: {problem}; name the binary of a gradmark that has `gradmark gate`", binary.display())]
@@ -65,8 +65,8 @@ impl Measurer {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| MeasurerError::Start { binary: binary.to_owned(), source })?;
-        let pipe = || MeasurerError::Start { binary: binary.to_owned(), source: io::ErrorKind::BrokenPipe.into() };
+            .map_err(|cause| MeasurerError::Start { binary: binary.to_owned(), cause })?;
+        let pipe = || MeasurerError::Start { binary: binary.to_owned(), cause: io::ErrorKind::BrokenPipe.into() };
         let mut errors = child.stderr.take().map(|mut errors| {
             thread::spawn(move || {
                 let mut said = Vec::new();

@@ -17,12 +17,12 @@ pub enum StoreError {
         mend: String,
     },
     /// Writing failed half-way: the disk is full, for example.
-    #[error("{}: cannot be written: {source}; complete runs are kept, and the same command continues", path.display())]
+    #[error("{}: cannot be written: {cause}; complete runs are kept, and the same command continues", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -33,6 +33,6 @@ impl StoreError {
 
     pub(super) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Write { path, source }
+        move |cause| Self::Write { path, cause }
     }
 }

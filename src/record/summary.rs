@@ -31,5 +31,11 @@ pub fn write_summary(dir: &Path, factors: &[String], runs: &[RunSummary]) -> Res
         }
         write_whole(&path, &text_of(writer)?)
     };
-    write().map_err(StoreError::write(&path))
+    write().map_err(|cause| match cause.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let mend = "make its directory writable; the runs in it are as they were";
+            StoreError::unusable(&path, format!("cannot be written: {cause}"), mend)
+        }
+        _ => StoreError::write(&path)(cause),
+    })
 }

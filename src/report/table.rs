@@ -1,5 +1,7 @@
 //! Tables for the terminal.
 
+use std::collections::HashMap;
+
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 
 use super::format::{short_name, significant};
@@ -118,15 +120,13 @@ fn mean_and_spread(values: &[f64], factor: f64, unit: &str) -> String {
 
 /// One row a run; those of a group that train together have the number of the group.
 pub fn plan_table(plan: &Plan, groups: &[Vec<&RunSpec>]) -> String {
-    let together: Vec<&Vec<&RunSpec>> = groups.iter().filter(|group| group.len() > 1).collect();
-    let group_of = |run: &RunSpec| {
-        let place = together.iter().position(|group| group.iter().any(|other| other.run_id == run.run_id));
-        place.map_or_else(String::new, |place| (place + 1).to_string())
-    };
+    let together = groups.iter().filter(|group| group.len() > 1).enumerate();
+    let group_of: HashMap<&str, usize> =
+        together.flat_map(|(place, group)| group.iter().map(move |run| (run.run_id.as_str(), place + 1))).collect();
     let mut headers = vec!["run".to_owned()];
     headers.extend(plan.factors.iter().map(|factor| short_name(factor).to_owned()));
     headers.push("seed".to_owned());
-    if !together.is_empty() {
+    if !group_of.is_empty() {
         headers.push("group".to_owned());
     }
     let mut table = table(headers);
@@ -134,8 +134,8 @@ pub fn plan_table(plan: &Plan, groups: &[Vec<&RunSpec>]) -> String {
         let mut cells = vec![Cell::new(&run.run_id)];
         cells.extend(run.levels.iter().map(Cell::new));
         cells.push(number(run.seed.to_string()));
-        if !together.is_empty() {
-            cells.push(number(group_of(run)));
+        if !group_of.is_empty() {
+            cells.push(number(group_of.get(run.run_id.as_str()).map_or_else(String::new, ToString::to_string)));
         }
         table.add_row(cells);
     }
