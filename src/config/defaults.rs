@@ -1,6 +1,6 @@
 //! What stands for the keys that a config leaves out.
 
-use super::{Activation, BatchSize, BranchScale, DataConfig, NetworkConfig, RunConfig, TrainingConfig};
+use super::{Activation, BatchSize, DataConfig, NetworkConfig, RunConfig, TrainingConfig};
 
 impl RunConfig {
     /// The same config with the default of each key that it leaves out, also of keys that have no meaning in it: what two configs differ in
@@ -44,8 +44,8 @@ impl NetworkConfig {
             norm_epsilon: Some(self.norm_epsilon()),
             block_layers: Some(self.block_layers()),
             block_order: Some(self.block_order()),
-            branch_scale: Some(self.branch_scale.unwrap_or(BranchScale::Factor(1.0))),
-            stem: Some(self.stem.unwrap_or(true)),
+            branch_scale: Some(self.branch_scale.unwrap_or_default()),
+            stem: Some(self.stem()),
             shortcut: Some(self.shortcut.unwrap_or_default()),
             kernels: Some(self.kernels()),
             recurrent_init: Some(self.recurrent_init()),

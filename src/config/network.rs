@@ -281,6 +281,12 @@ pub enum BranchScale {
     InverseSqrtBlocks,
 }
 
+impl Default for BranchScale {
+    fn default() -> Self {
+        Self::Factor(1.0)
+    }
+}
+
 const INVERSE_SQRT_BLOCKS: &str = "inverse_sqrt_blocks";
 
 impl Serialize for BranchScale {
@@ -469,16 +475,20 @@ impl NetworkConfig {
 
     /// The factor on the branch of each of `blocks` blocks.
     pub fn branch_scale(&self, blocks: usize) -> f64 {
-        match self.branch_scale {
-            None => 1.0,
-            Some(BranchScale::Factor(factor)) => factor,
-            Some(BranchScale::InverseSqrtBlocks) => 1.0 / (blocks as f64).sqrt(),
+        match self.branch_scale.unwrap_or_default() {
+            BranchScale::Factor(factor) => factor,
+            BranchScale::InverseSqrtBlocks => 1.0 / (blocks as f64).sqrt(),
         }
     }
 
     /// Whether a residual network has a stem.
     pub fn has_stem(&self) -> bool {
-        self.kind == NetworkKind::Residual && self.stem.unwrap_or(true)
+        self.kind == NetworkKind::Residual && self.stem()
+    }
+
+    /// Whether it has one if it is residual.
+    pub(super) fn stem(&self) -> bool {
+        self.stem.unwrap_or(true)
     }
 
     /// Whether blocks have shortcuts.

@@ -13,7 +13,7 @@ use multiversion::multiversion;
 
 use super::Activated;
 use super::elementwise::Vectorized;
-use super::flex_rows::{Rows, Standard, standard};
+use super::flex_rows::{Rows, normalize_rows, normalize_rows_backward};
 use super::layer::{NormAxis, NormForm};
 use super::number::Number;
 use super::{pool, team};
@@ -205,11 +205,6 @@ fn normalize<T: Columns>(
     let epsilon = T::from_f64(form.epsilon);
     let mut output = pool::take::<T>(x.len());
     let work = shape.cut(x).zip(shape.cut_mut(&mut output));
-    let activate = |output: &mut [T]| {
-        if let Some(function) = form.function {
-            T::apply(function.into(), T::default(), output);
-        }
-    };
     let ([mean, variance], dims) = match shape.axis {
         NormAxis::Batch => {
             let [mean, variance] = column_moments(x, shape);
@@ -219,7 +214,9 @@ fn normalize<T: Columns>(
             shape.each(work.collect(), |((seed, rows), (_, output))| {
                 let [mean, factor, beta] = [&mean, &factor, beta].map(|numbers| shape.of_seed(numbers, seed));
                 T::scale_rows(rows, [mean, factor, beta], output);
-                activate(output);
+                if let Some(function) = form.function {
+                    T::apply(function.into(), T::default(), output);
+                }
             });
             ([mean, variance], [shape.seeds, shape.units])
         }
@@ -227,23 +224,14 @@ fn normalize<T: Columns>(
             let mut moments = vec![[T::default(); 2]; shape.seeds * shape.rows];
             let of_pieces = moments.chunks_exact_mut(shape.rows).flat_map(|moments| moments.chunks_mut(ROWS));
             shape.each(work.zip(of_pieces).collect(), |(((seed, rows), (_, output)), moments)| {
-                T::row_moments(rows, shape.units, moments);
                 let vectors = [gamma, beta].map(|numbers| shape.of_seed(numbers, seed));
-                T::standardize(rows, &standards(moments, epsilon)[..moments.len()], vectors, output);
-                activate(output);
+                normalize_rows(rows, vectors, (epsilon, form.function), moments, output);
             });
             let moment = |place: usize| moments.iter().map(|moments| moments[place]).collect();
             ([moment(0), moment(1)], [shape.seeds * shape.rows, 1])
         }
     };
     Some((tensor(output, [shape.seeds * shape.rows, shape.units]), tensor(mean, dims), tensor(variance, dims)))
-}
-
-/// What a piece of rows with these moments is normalized with.
-fn standards<T: Number>(moments: &[[T; 2]], epsilon: T) -> [Standard<T>; ROWS] {
-    let mut standards = [[T::default(); 2]; ROWS];
-    standards.iter_mut().zip(moments).for_each(|(found, moments)| *found = standard(*moments, epsilon));
-    standards
 }
 
 /// The gradients with respect to x, gamma and beta; `Err` gives the gradient back where the stock form must do it.
@@ -273,36 +261,31 @@ fn input_gradients<T: Columns>(
     };
     let Shape { axis, seeds, rows, units } = *shape;
     let mut gradient = owned::<T>(gradient);
-    let moments = mean.iter().zip(variance).map(|(mean, variance)| [*mean, *variance]);
-    let standards: Vec<Standard<T>> = moments.map(|moments| standard(moments, T::from_f64(form.epsilon))).collect();
+    let epsilon = T::from_f64(form.epsilon);
     // The gradients with respect to gamma and beta, of every piece.
     let mut parts = vec![T::default(); seeds * shape.pieces() * 2 * units];
     let elements: &mut [T] = gradient.storage_mut();
     let pieces = shape.cut(x).zip(shape.cut(y)).zip(shape.cut_mut(elements)).zip(parts.chunks_exact_mut(2 * units));
-    let derive = |y: &[T], gradient: &mut [T]| {
-        if let Some(function) = form.function {
-            T::derive(function.into(), T::default(), y, gradient);
-        }
-    };
     let mut inverse = Vec::new();
     match axis {
         NormAxis::Batch => {
-            inverse.extend(standards.iter().map(|[_, inverse]| *inverse));
+            inverse.extend(variance.iter().map(|variance| T::from_f64(1.0) / (*variance + epsilon).sqrt()));
             shape.each(pieces.collect(), |((((seed, x), (_, y)), (_, gradient)), part)| {
-                derive(y, gradient);
+                if let Some(function) = form.function {
+                    T::derive(function.into(), T::default(), y, gradient);
+                }
                 let [mean, inverse] = [mean, &inverse].map(|numbers| shape.of_seed(numbers, seed));
                 let (of_gamma, of_beta) = part.split_at_mut(units);
                 T::sum_gradients([x, gradient], [mean, inverse], of_gamma, of_beta);
             });
         }
         NormAxis::Units => {
-            let standards = standards.chunks_exact(rows).flat_map(|standards| standards.chunks(ROWS));
-            let work = pieces.zip(standards);
-            shape.each(work.collect(), |(((((seed, x), (_, y)), (_, gradient)), part), standards)| {
-                derive(y, gradient);
-                let (of_gamma, of_beta) = part.split_at_mut(units);
+            let moments: Vec<[T; 2]> = mean.iter().zip(variance).map(|(mean, variance)| [*mean, *variance]).collect();
+            let of_pieces = moments.chunks_exact(rows).flat_map(|moments| moments.chunks(ROWS));
+            let work = pieces.zip(of_pieces);
+            shape.each(work.collect(), |(((((seed, x), (_, y)), (_, gradient)), part), moments)| {
                 let gamma = shape.of_seed(gamma, seed);
-                T::standardize_backward(x, standards, gamma, gradient, [of_gamma, of_beta]);
+                normalize_rows_backward([x, y], gamma, (epsilon, form.function), moments, gradient, part);
             });
         }
     }

@@ -7,18 +7,59 @@
 
 use multiversion::multiversion;
 
+use super::Activated;
 use super::elementwise::Vectorized;
+use super::flex_layer::ROWS;
 use super::number::Number;
 
 /// Numbers of a row that are taken at a time.
 const LANES: usize = 16;
 
 /// What a row is normalized with: its mean, and 1 / deviation.
-pub(super) type Standard<T> = [T; 2];
+type Standard<T> = [T; 2];
 
-/// Those of rows with these means and variances.
-pub(super) fn standard<T: Number>([mean, variance]: [T; 2], epsilon: T) -> Standard<T> {
-    [mean, T::from_f64(1.0) / (variance + epsilon).sqrt()]
+/// Those of rows with these means and variances, at most [`ROWS`].
+fn standards<T: Number>(moments: &[[T; 2]], epsilon: T) -> [Standard<T>; ROWS] {
+    let mut standards = [[T::default(); 2]; ROWS];
+    for (standard, [mean, variance]) in standards.iter_mut().zip(moments) {
+        *standard = [*mean, T::from_f64(1.0) / (*variance + epsilon).sqrt()];
+    }
+    standards
+}
+
+/// The form of layer norm: what is added to the variance, and what is applied to the normalized rows.
+pub(super) type RowForm<T> = (T, Option<Activated>);
+
+/// `phi(gamma (x - mean) / deviation + beta)` of a piece of rows, gamma and beta, whose means and variances are left in `moments`.
+pub(super) fn normalize_rows<T: Rows>(
+    rows: &[T],
+    vectors: [&[T]; 2],
+    (epsilon, function): RowForm<T>,
+    moments: &mut [[T; 2]],
+    output: &mut [T],
+) {
+    T::row_moments(rows, vectors[0].len(), moments);
+    T::standardize(rows, &standards(moments, epsilon), vectors, output);
+    if let Some(function) = function {
+        T::apply(function.into(), T::default(), output);
+    }
+}
+
+/// Turns the gradient with respect to what [`normalize_rows`] has made of x, y, into that with respect to x; adds those with respect to
+/// gamma and beta to `sums`, one behind the other.
+pub(super) fn normalize_rows_backward<T: Rows>(
+    [x, y]: [&[T]; 2],
+    gamma: &[T],
+    (epsilon, function): RowForm<T>,
+    moments: &[[T; 2]],
+    gradient: &mut [T],
+    sums: &mut [T],
+) {
+    if let Some(function) = function {
+        T::derive(function.into(), T::default(), y, gradient);
+    }
+    let of_vectors = sums.split_at_mut(gamma.len()).into();
+    T::standardize_backward(x, &standards(moments, epsilon), gamma, gradient, of_vectors);
 }
 
 /// A number with loops over single rows in vector instructions.

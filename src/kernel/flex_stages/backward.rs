@@ -8,6 +8,7 @@ use crate::kernel::digits::{WithDigits, are_tiny};
 use crate::kernel::elementwise::differentiate;
 use crate::kernel::flex::DeltaSums;
 use crate::kernel::flex_layer::{Columns, ROWS, contiguous, derivative, merge_gradients, tensor};
+use crate::kernel::flex_rows::normalize_rows_backward;
 use crate::kernel::layer::NormAxis;
 use crate::kernel::matrix::{Rows, multiply_transposed};
 use crate::kernel::pool;
@@ -29,8 +30,8 @@ struct Backward<'a, T> {
     pending: (Shortcut, Vec<T>),
     /// Of every piece of each dense stage: the bias gradients, the largest gradient, and the slope's gradient.
     sums: Vec<Vec<T>>,
-    /// Of each stage, what its rows were normalized with; empty if it is no layer norm.
-    standards: Vec<&'a [T]>,
+    /// Of each stage, the mean and the variance of each of its rows; empty if it is no layer norm.
+    row_moments: Vec<&'a [T]>,
     /// Of every piece of the batch norm at hand: the gradients with respect to gamma and beta.
     parts: Vec<T>,
     /// Likewise of each layer norm; empty of other stages.
@@ -67,7 +68,7 @@ pub(super) fn backward<T: Columns>(
     let kept = left.iter().map(|left| left.argument.as_ref().unwrap_or(&left.output).as_slice::<T>());
     let kept: Option<Vec<&[T]>> = kept.collect();
     let kept = kept?;
-    let standards: Vec<Option<&[T]>> = left.iter().map(|left| left.standards.as_ref()?.as_slice::<T>()).collect();
+    let row_moments: Vec<Option<&[T]>> = left.iter().map(|left| left.row_moments.as_ref()?.as_slice::<T>()).collect();
     let rows = plan.seeds * plan.batch;
     let denses: Vec<usize> = (0..plan.stages.len()).filter(|stage| plan.stages[*stage].is_dense()).collect();
     let needs_input = wanted.of_x || denses.first() != Some(&0);
@@ -83,7 +84,7 @@ pub(super) fn backward<T: Columns>(
             plan.of_share(numbers, share, plan.stages[stage].inputs)
         };
         let kept = |stage: usize| plan.of_share(kept[stage], share, plan.stages[stage].units);
-        let standards = standards.iter().map(|rows| rows.map_or(&[][..], |rows| plan.of_share(rows, share, 2)));
+        let row_moments = row_moments.iter().map(|rows| rows.map_or(&[][..], |rows| plan.of_share(rows, share, 2)));
         let pieces = share.rows.len().div_ceil(ROWS);
         let of_layer_norms = plan.stages.iter().map(|stage| {
             let length = if stage.is_layer_norm() { pieces * 2 * stage.units } else { 0 };
@@ -97,7 +98,7 @@ pub(super) fn backward<T: Columns>(
             gradients,
             pending: (Shortcut::None, Vec::new()),
             sums: sums.collect(),
-            standards: standards.collect(),
+            row_moments: row_moments.collect(),
             parts: Vec::new(),
             of_layer_norms: of_layer_norms.collect(),
             deltas: wanted.deltas.then(Vec::new),
@@ -299,18 +300,15 @@ impl<T: Columns> Backward<'_, T> {
                     digits.settle(below);
                 }
             }
-            Kind::Norm { gamma, function, .. } => {
+            Kind::Norm { gamma, epsilon, function, .. } => {
                 let gamma = of_seed(gamma, self.share.seed, *units);
-                let (standards, _) = self.standards[stage].as_chunks::<2>();
+                let (moments, _) = self.row_moments[stage].as_chunks::<2>();
                 let numbers = ROWS * units;
-                let read = self.inputs[stage].chunks(numbers).zip(kept.chunks(numbers)).zip(standards.chunks(ROWS));
+                let read = self.inputs[stage].chunks(numbers).zip(kept.chunks(numbers)).zip(moments.chunks(ROWS));
                 let written = self.gradients[place].chunks_mut(numbers);
                 let parts = self.of_layer_norms[stage].chunks_exact_mut(2 * units);
-                for ((((x, y), standards), gradient), part) in read.zip(written).zip(parts) {
-                    if let Some(function) = function {
-                        T::derive((*function).into(), T::default(), y, gradient);
-                    }
-                    T::standardize_backward(x, standards, gamma, gradient, part.split_at_mut(*units).into());
+                for ((((x, y), moments), gradient), part) in read.zip(written).zip(parts) {
+                    normalize_rows_backward([x, y], gamma, (*epsilon, *function), moments, gradient, part);
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::plan::{Kind, Loaded, Panels, Plan, Share, Side};
 use super::{Left, Passed, as_f32, of_seed};
 use crate::kernel::flex::ActivationSums;
 use crate::kernel::flex_layer::{Columns, ROWS, merge_moments, tensor};
-use crate::kernel::flex_rows::standard;
+use crate::kernel::flex_rows::normalize_rows;
 use crate::kernel::layer::NormAxis;
 use crate::kernel::pool;
 use crate::kernel::stages::{Shortcut, Watch};
@@ -26,8 +26,8 @@ struct Forward<'a, T> {
     outputs: Vec<&'a mut [T]>,
     /// Of each stage, empty where it is not kept.
     arguments: Vec<&'a mut [T]>,
-    /// Of each stage, what its rows are normalized with; empty if it is no layer norm.
-    standards: Vec<&'a mut [T]>,
+    /// Of each stage, the mean and the variance of each of its rows; empty if it is no layer norm.
+    row_moments: Vec<&'a mut [T]>,
     /// The moments of each piece of the rows that are normalized next.
     parts: Vec<T>,
     /// Of each stage, the sums of each piece if it is watched.
@@ -44,14 +44,14 @@ pub(super) fn forward<T: Columns>(passed: &Passed, watch: Option<&Watch>) -> Opt
     };
     let mut outputs = buffers(|stage| stage.units);
     let mut arguments = buffers(|stage| if stage.keeps_argument { stage.units } else { 0 });
-    let mut standards = buffers(|stage| if stage.is_layer_norm() { 2 } else { 0 });
-    let cut = plan.cut(&mut outputs).into_iter().zip(plan.cut(&mut arguments)).zip(plan.cut(&mut standards));
-    let work = plan.shares.iter().zip(cut).map(|(share, ((outputs, arguments), standards))| Forward {
+    let mut row_moments = buffers(|stage| if stage.is_layer_norm() { 2 } else { 0 });
+    let cut = plan.cut(&mut outputs).into_iter().zip(plan.cut(&mut arguments)).zip(plan.cut(&mut row_moments));
+    let work = plan.shares.iter().zip(cut).map(|(share, ((outputs, arguments), row_moments))| Forward {
         share,
         x: plan.of_share(x, share, plan.inputs),
         outputs,
         arguments,
-        standards,
+        row_moments,
         parts: Vec::new(),
         activations: vec![Vec::new(); plan.stages.len()],
     });
@@ -59,16 +59,18 @@ pub(super) fn forward<T: Columns>(passed: &Passed, watch: Option<&Watch>) -> Opt
     let moments = take_through(&plan, &mut work, watch);
     let activations: Vec<_> = (0..plan.stages.len()).map(|stage| activation(&plan, &work, stage)).collect();
     drop(work);
-    let buffers = outputs.into_iter().zip(arguments).zip(standards);
+    let buffers = outputs.into_iter().zip(arguments).zip(row_moments);
     let left = plan.stages.iter().zip(buffers).zip(moments.into_iter().zip(activations));
-    let left = left.map(|((stage, (((output, units), (argument, _)), (standards, _))), (moments, activation))| Left {
-        output: tensor(output, [rows, units]),
-        argument: stage.keeps_argument.then(|| tensor(argument, [rows, units])),
-        standards: stage.is_layer_norm().then(|| tensor(standards, [rows, 2])),
-        moments: moments
-            .map(|Moments { mean, variance, .. }| [mean, variance].map(|numbers| tensor(numbers, [plan.seeds, units]))),
-        activation,
-    });
+    let left =
+        left.map(|((stage, (((output, units), (argument, _)), (row_moments, _))), (moments, activation))| Left {
+            output: tensor(output, [rows, units]),
+            argument: stage.keeps_argument.then(|| tensor(argument, [rows, units])),
+            row_moments: stage.is_layer_norm().then(|| tensor(row_moments, [rows, 2])),
+            moments: moments.map(|Moments { mean, variance, .. }| {
+                [mean, variance].map(|numbers| tensor(numbers, [plan.seeds, units]))
+            }),
+            activation,
+        });
     Some(left.collect())
 }
 
@@ -166,15 +168,10 @@ impl<T: Columns> Forward<'_, T> {
             }
             Kind::Norm { axis: NormAxis::Units, gamma, beta, epsilon, function } => {
                 let vectors = [gamma, beta].map(|numbers| of_seed(numbers, seed, units));
-                let (standards, _) = self.standards[stage].as_chunks_mut::<2>();
+                let (moments, _) = self.row_moments[stage].as_chunks_mut::<2>();
                 let pieces = input.chunks(ROWS * units).zip(output.chunks_mut(ROWS * units));
-                for ((input, output), standards) in pieces.zip(standards.chunks_mut(ROWS)) {
-                    T::row_moments(input, units, standards);
-                    standards.iter_mut().for_each(|row| *row = standard(*row, *epsilon));
-                    T::standardize(input, standards, vectors, output);
-                    if let Some(function) = function {
-                        T::apply((*function).into(), T::default(), output);
-                    }
+                for ((input, output), moments) in pieces.zip(moments.chunks_mut(ROWS)) {
+                    normalize_rows(input, vectors, (*epsilon, *function), moments, output);
                 }
             }
             Kind::Sum { shortcut, scale, function: (function, slope) } => {

@@ -44,8 +44,8 @@ pub struct Left {
     pub argument: Option<Primitive>,
     /// Of batch norm, the mean and the variance of the batch, `[seeds, units]`.
     pub moments: Option<[Primitive; 2]>,
-    /// Of layer norm, what each row was normalized with, `[seeds x batch, 2]`.
-    pub standards: Option<Primitive>,
+    /// Of layer norm, the mean and the variance of each row, `[seeds x batch, 2]`.
+    pub row_moments: Option<Primitive>,
     /// If it is watched, the summary of its output, of each seed.
     pub activation: Option<Vec<f64>>,
 }
@@ -53,7 +53,7 @@ pub struct Left {
 impl Left {
     /// All tensors.
     pub fn tensors(self) -> impl Iterator<Item = Primitive> {
-        let of_norms = self.moments.into_iter().flatten().chain(self.standards);
+        let of_norms = self.moments.into_iter().flatten().chain(self.row_moments);
         [self.output].into_iter().chain(self.argument).chain(of_norms)
     }
 }
